@@ -1,0 +1,1 @@
+"""Regularisation by noise, reproduced: sweeps trained as one stacked network."""

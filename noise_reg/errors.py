@@ -1,0 +1,5 @@
+"""The one exception that is the user's to mend: its message names the thing and the remedy, and no traceback is shown."""
+
+
+class UserError(Exception):
+    """A mistake in what was asked for, or in the files it needs; the message is the whole story."""

@@ -1,0 +1,236 @@
+"""What a run is: frozen dataclasses of every config group, their validation, and the key of a run.
+
+A `RunSpec` holds exactly what changes a run's numbers; where it runs, how it is stacked and who watches it are not part
+of it. Its key is a hash of these fields, so equal specifications share one stored run. No field has a default here: every
+value comes from `conf/` or from the caller.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_type_hints
+
+from noise_reg.errors import UserError
+
+DATASETS = ("fmnist", "mnist", "mnist_binary", "usps", "cifar10", "digits")
+ARCHS = ("fc", "cnn")
+OPTIMIZERS = ("sgd",)
+PRECISIONS = ("fp32", "bf16", "fp64")
+MAX_SEED = 2**32 - 1
+
+# Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its
+# key. Strengths need no entry, 0 (off) never enters the key.
+ADDED_LATER: dict[str, Any] = {}
+
+Check = Callable[[Any], str | None]
+
+
+class SpecError(UserError):
+    """A value that cannot be run: names the field, the value and what is allowed."""
+
+
+def one_of(*allowed: object) -> Check:
+    return lambda value: None if value in allowed else f"one of {', '.join(map(str, allowed))}"
+
+
+def number(low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False) -> Check:
+    """A finite number in an interval; `open_*` excludes the end."""
+
+    def check(value: float) -> str | None:
+        inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
+        if math.isfinite(value) and inside:
+            return None
+        if high == math.inf:
+            return f"a finite number {'above' if open_low else 'of at least'} {low:g}"
+        return f"a number in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+
+    return check
+
+
+def each(check: Check, *, at_least: int = 0) -> Check:
+    """Every element passes `check` and there are `at_least` so many."""
+
+    def check_all(values: tuple[Any, ...]) -> str | None:
+        if len(values) < at_least:
+            return f"a list of at least {at_least}"
+        wrong = [check(value) for value in values if check(value)]
+        return f"a list, each {wrong[0]}" if wrong else None
+
+    return check_all
+
+
+def checked(check: Check) -> Any:
+    return field(metadata={"check": check})
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    name: str = checked(one_of(*DATASETS))
+    split_seed: int = checked(number(0, MAX_SEED))  # of the training/validation split
+
+
+@dataclass(frozen=True)
+class ArchSpec:
+    """fc: `widths` hidden layers. cnn: one convolution block for each of `filters`, then dense `widths`."""
+
+    name: str = checked(one_of(*ARCHS))
+    widths: tuple[int, ...] = checked(each(number(1)))
+    filters: tuple[int, ...] = checked(each(number(1)))
+    kernel: int = checked(number(0, 28))
+    padding: str = checked(one_of("same", "valid", "none"))
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """The strength of every regulariser; 0 is off and exactly the identity.
+
+    weight_decay: lambda of L2. dropout: probability p of dropping. cdt: sigma_noise of Eq. 8 on the training inputs.
+    nin_input, nin_hidden: standard deviation sigma_epsilon of the noise at the input's node and at the hidden layers' nodes.
+    """
+
+    weight_decay: float = checked(number(0))
+    dropout: float = checked(number(0, 1, open_high=True))
+    cdt: float = checked(number(0, 1))
+    nin_input: float = checked(number(0))
+    nin_hidden: float = checked(number(0))
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    name: str = checked(one_of(*OPTIMIZERS))
+    learning_rate: float = checked(number(0, open_low=True))
+    batch_size: int = checked(number(1))
+
+
+@dataclass(frozen=True)
+class ReadingSpec:
+    """The open points of the papers that change a training (numbers of PAPERS.md's list in brackets)."""
+
+    standardize: str = checked(one_of("variance", "std"))  # [1] divide by the variance, as printed, or by the deviation
+    standardize_per: str = checked(one_of("global", "pixel"))  # [1]
+    loss: str = checked(one_of("clamped", "exact"))  # [2] Keras' probabilities clamped to [1e-7, 1 - 1e-7], or exact
+    batch_norm: str = checked(one_of("keras", "pytorch"))  # [3] momentum .99 and eps 1e-3, or .9 (torch: .1) and 1e-5
+    conv_fan_in: str = checked(one_of("patch", "channels"))  # [4] d of a convolution: kernel area x channels, or channels
+    train_fraction: float = checked(number(0, 1, open_low=True))  # [5] of the training images; the rest is validation
+    stop_measure: str = checked(one_of("running", "clean"))  # [8] over the epoch with noise on, or after it with noise off
+    l2_on: str = checked(one_of("weights", "weights_niw", "all"))  # [9]
+    l2_form: str = checked(one_of("half", "keras"))  # [9] gradient lambda W (weight decay), or 2 lambda W (Keras' l2)
+    dropout_input: bool = checked(one_of(True, False))  # [9]
+    full_noise: str = checked(one_of("each", "shared"))  # [10] one epsilon a layer, or one for all layers
+    output_nin: bool = checked(one_of(True, False))  # [10] full-NINR: the layer into the output has a node too
+    noise_redraw: str = checked(one_of("epoch", "once"))  # [11]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    dataset: DatasetSpec
+    arch: ArchSpec
+    strengths: Strengths
+    optimizer: OptimizerSpec
+    reading: ReadingSpec
+    max_epochs: int = checked(number(1))
+    stop_accuracy: float = checked(number(0, 1, open_low=True))  # training accuracy at which a run ends; 1 needs all right
+    precision: str = checked(one_of(*PRECISIONS))
+    seed: int = checked(number(0, MAX_SEED))
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits that name this run: a hash of every field that changes its numbers."""
+        flat = {name: value for name, value in flatten(dataclasses.asdict(self)).items() if not is_neutral(name, value)}
+        return digest(flat)
+
+    def stack_key(self) -> str:
+        """Runs with equal stack keys have tensors of the same shapes and steps, so they train together."""
+        flat = flatten(dataclasses.asdict(self))
+        return digest({n: v for n, v in flat.items() if n != "seed" and not n.startswith("strengths.")})
+
+    def replace(self, **changes: Any) -> RunSpec:
+        return parse(RunSpec, {**dataclasses.asdict(self), **changes})
+
+
+@dataclass(frozen=True)
+class CorruptionSpec:
+    """How Eq. 8 is evaluated [6]: its grid, the noise draws averaged over, and the space in which the noise is added."""
+
+    grid: tuple[float, ...] = checked(each(number(0, 1), at_least=1))
+    draws: int = checked(number(1))
+    space: str = checked(one_of("standardized", "pixel"))
+    seed: int = checked(number(0, MAX_SEED))
+
+
+# name of the strength that a method is known by, and the strengths that its sigma sets
+METHODS: dict[str, str] = {
+    "none": "",
+    "l2": "weight_decay",
+    "dropout": "dropout",
+    "cdt": "cdt",
+    "in_ninr": "nin_input",
+    "in_ninr_decay": "nin_input",
+    "in_ninr_catapult": "nin_input",
+    "full_ninr": "nin_input",
+    "full_ninr_decay": "nin_input",
+    "full_ninr_catapult": "nin_input",
+}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def is_neutral(name: str, value: Any) -> bool:
+    return (name.startswith("strengths.") and value == 0) or (name in ADDED_LATER and value == ADDED_LATER[name])
+
+
+def digest(tree: Any) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+T = TypeVar("T")
+
+
+def parse(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
+    """The dataclass `cls` from a plain mapping, checked: unknown, missing, ill-typed and impossible values raise SpecError."""
+    if not isinstance(tree, Mapping):
+        raise SpecError(f"{where.rstrip('.') or cls.__name__} = {tree!r}: a mapping is needed")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in tree:
+        if name not in fields:
+            raise SpecError(f"{where}{name}: unknown key; known are {', '.join(fields)}")
+    hints = get_type_hints(cls)
+    values = {}
+    for name, spec_field in fields.items():
+        if name not in tree or tree[name] is None:
+            raise SpecError(f"{where}{name}: must be given")
+        value, hint = tree[name], hints[name]
+        if dataclasses.is_dataclass(hint):
+            values[name] = parse(hint, value, f"{where}{name}.")  # type: ignore[type-var]
+            continue
+        value = convert(value, hint, where + name)
+        problem = spec_field.metadata["check"](value)
+        if problem:
+            shown = list(value) if isinstance(value, tuple) else value
+            raise SpecError(f"{where}{name} = {shown}: must be {problem}")
+        values[name] = value
+    return cls(**values)
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type, refusing what would change it (1.5 as int, 'yes' as bool, 3 as text)."""
+    if hint in (tuple[int, ...], tuple[float, ...]):
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise SpecError(f"{where} = {value!r}: must be a list")
+        return tuple(convert(item, hint.__args__[0], where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        noun = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[hint]
+        raise SpecError(f"{where} = {value!r}: must be {noun}")
+    return value
