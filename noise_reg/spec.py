@@ -163,21 +163,6 @@ class CorruptionSpec:
     seed: int = checked(number(0, MAX_SEED))
 
 
-# name of the strength that a method is known by, and the strengths that its sigma sets
-METHODS: dict[str, str] = {
-    "none": "",
-    "l2": "weight_decay",
-    "dropout": "dropout",
-    "cdt": "cdt",
-    "in_ninr": "nin_input",
-    "in_ninr_decay": "nin_input",
-    "in_ninr_catapult": "nin_input",
-    "full_ninr": "nin_input",
-    "full_ninr_decay": "nin_input",
-    "full_ninr_catapult": "nin_input",
-}
-
-
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
@@ -207,9 +192,13 @@ def parse(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     hints = get_type_hints(cls)
     values = {}
     for name, spec_field in fields.items():
-        if name not in tree or tree[name] is None:
-            raise SpecError(f"{where}{name}: must be given")
-        value, hint = tree[name], hints[name]
+        hint = hints[name]
+        if tree.get(name) is None:
+            if hint != (str | None):
+                raise SpecError(f"{where}{name}: must be given")
+            values[name] = None
+            continue
+        value = tree[name]
         if dataclasses.is_dataclass(hint):
             values[name] = parse(hint, value, f"{where}{name}.")  # type: ignore[type-var]
             continue
@@ -228,6 +217,9 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise SpecError(f"{where} = {value!r}: must be a list")
         return tuple(convert(item, hint.__args__[0], where) for item in value)
+    hint = str if hint == (str | None) else hint
+    if hint is Any:
+        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:

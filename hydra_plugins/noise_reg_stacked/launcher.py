@@ -1,0 +1,59 @@
+"""Hydra launcher `hydra/launcher=stacked`: the jobs of a multirun are handed over together and trained as stacks.
+
+Each job still gets its own JobReturn, so any sweeper works on top. A task function joins in by an attribute
+`run_together(configs) -> list of return values or exceptions, one a job`; other functions run one job after the other.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StackedLauncherConf:
+    _target_: str = "hydra_plugins.noise_reg_stacked.launcher.StackedLauncher"
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=StackedLauncherConf, provider="noise_reg")
+
+
+class StackedLauncher(Launcher):
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        configs = [
+            self.compose(list(overrides), initial_job_idx + number) for number, overrides in enumerate(job_overrides)
+        ]
+        together: Callable[[list[DictConfig]], list[Any]] | None = getattr(self.task_function, "run_together", None)
+        values = together(configs) if together else [self.task_function(config) for config in configs]
+        return [
+            self.job_return(config, list(overrides), value)
+            for config, overrides, value in zip(configs, job_overrides, values, strict=True)
+        ]
+
+    def compose(self, overrides: list[str], number: int) -> DictConfig:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = str(number)
+            config.hydra.job.num = number
+        return config
+
+    def job_return(self, config: DictConfig, overrides: list[str], value: Any) -> JobReturn:
+        result = JobReturn(
+            overrides=filter_overrides(overrides), cfg=config, hydra_cfg=HydraConfig.instance().cfg, working_dir="."
+        )
+        result.task_name = str(config.hydra.job.name)
+        result.status = JobStatus.FAILED if isinstance(value, BaseException) else JobStatus.COMPLETED
+        result.return_value = value
+        return result

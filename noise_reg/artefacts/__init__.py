@@ -1,0 +1,66 @@
+"""Artefacts: figures and tables as pure functions of committed rows. Nothing in here imports torch.
+
+`REGISTRY[name].build(rows, context, out)` makes an artefact's whole folder and returns its verdicts; `redraw(folder)` makes
+it again from what is committed there. `context` is the provenance: it must hold `preset`, `dataset` and `below_paper_scale`
+('' at the paper's scale, else what is less), may hold `spread` ('runs', the default, or 'mean'), and whatever else a reader
+should know (seeds, reading, commit, versions, machine, date, seconds) in values that JSON can hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noise_reg.artefacts import fig2, table2
+from noise_reg.artefacts.folder import check_context, load_provenance, save_json, save_verdicts
+from noise_reg.artefacts.rows import Rows, read_rows, write_rows
+from noise_reg.artefacts.verdicts import Verdict
+from noise_reg.errors import UserError
+
+Draw = Callable[[Rows, Mapping[str, Any], Path], list[Verdict]]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """`parts` each draw their own files (<part>.png, .svg, .md, .csv) from the same rows."""
+
+    name: str
+    title: str
+    source: str
+    parts: tuple[Draw, ...]
+
+    def build(self, rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
+        """Rows, figures, tables, verdicts.json and, last, provenance.json under `out`."""
+        check_context(context)
+        write_rows(rows, out)
+        kept = read_rows(out)  # drawn from what was written, so that redrawing cannot differ
+        verdicts = [verdict for draw in self.parts for verdict in draw(kept, context, out)]
+        save_verdicts(out, verdicts)
+        save_json(out, "provenance.json", {**context, "artefact": self.name})
+        return verdicts
+
+
+REGISTRY = {
+    made.name: made
+    for made in (
+        Artefact("fig2", "Fig. 2: robustness against input corruption", fig2.SOURCE, (fig2.draw,)),
+        Artefact("table2", "Table 2: accuracy on clean test data", table2.SOURCE, (table2.draw,)),
+        Artefact("demo", "Fig. 2 and Table 2 on an embedded data set", fig2.SOURCE, (fig2.draw, table2.draw)),
+    )
+}
+
+
+def artefact(name: str) -> Artefact:
+    if name not in REGISTRY:
+        raise UserError(f"artefact {name!r} is unknown; known are {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def redraw(folder: Path) -> list[Verdict]:
+    """Figures, tables and verdicts of `folder` again, from its rows and provenance alone."""
+    context = load_provenance(folder)
+    if "artefact" not in context:
+        raise UserError(f"{folder / 'provenance.json'}: 'artefact' must be given; known are {', '.join(REGISTRY)}")
+    return artefact(context["artefact"]).build(read_rows(folder), context, folder)

@@ -1,0 +1,134 @@
+"""A line: the runs of one architecture, method and reading, which differ in their seed alone. One line of a figure or table.
+
+Accuracies are percent from here on. Lines come in the order in which they are shown: architecture, method, reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from noise_reg.artefacts.methods import ARCHS, METHODS, label, rank
+from noise_reg.artefacts.rows import Rows
+from noise_reg.artefacts.statistics import Summary, summarise
+from noise_reg.errors import UserError
+
+SAME_STRENGTH = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """`curve`: one row a seed with any finite accuracy, one column a sigma_noise. `clean`: accuracy by seed. Percent."""
+
+    arch: str
+    method: str
+    reading: str
+    runs: pd.DataFrame
+    curve: pd.DataFrame
+    clean: Mapping[int, float]
+
+    @property
+    def label(self) -> str:
+        return label(self.method, self.reading)
+
+    @property
+    def count(self) -> int:
+        """Runs made, whatever became of them."""
+        return len(self.runs)
+
+    @property
+    def finite(self) -> set[int]:
+        """Seeds that have a finite accuracy somewhere: those that enter means."""
+        return set(self.clean) | {int(seed) for seed in self.curve.index}
+
+    def with_status(self, status: str, *, finite: bool) -> int:
+        seeds = self.runs.loc[self.runs["status"] == status, "seed"]
+        return sum((int(seed) in self.finite) == finite for seed in seeds)
+
+    @property
+    def lost(self) -> int:
+        """Diverged runs without a finite accuracy: they are in no mean."""
+        return self.with_status("diverged", finite=False)
+
+    def tally(self) -> str:
+        """What became of runs that did not complete: '7 of 10 diverged'; '' when all completed."""
+        counts = {status: int((self.runs["status"] == status).sum()) for status in ("diverged", "failed")}
+        return ", ".join(f"{n} of {self.count} {status}" for status, n in counts.items() if n)
+
+    def account(self) -> str:
+        """The tally, and how many of those runs had a finite accuracy all the same and are kept in the mean."""
+        kept = sum(self.with_status(status, finite=True) for status in ("diverged", "failed"))
+        return self.tally() + (f" ({kept} of them with a finite accuracy, kept in the mean)" if kept else "")
+
+    def summaries(self) -> dict[float, Summary]:
+        """Mean and spread over runs at each sigma_noise."""
+        return {float(sigma): summarise(self.curve[sigma].to_numpy()) for sigma in self.curve.columns}
+
+    def at(self, sigmas: Sequence[float]) -> dict[int, float]:
+        """By seed, the mean accuracy over `sigmas` (strengths of the grid); runs that lack one are left out."""
+        columns = [c for c in self.curve.columns if any(abs(c - s) < SAME_STRENGTH for s in sigmas)]
+        if len(columns) < len(sigmas) or not columns:
+            return {}
+        means = self.curve[columns].mean(axis="columns", skipna=False).dropna()
+        return {int(seed): float(value) for seed, value in means.items()}  # type: ignore[call-overload]
+
+
+def lines(rows: Rows) -> list[Line]:
+    """Every line in the rows. Refuses rows in which two runs of a line share a seed, or more than one data set."""
+    runs = rows.runs
+    datasets = sorted(runs["dataset"].unique())
+    if len(datasets) > 1:
+        raise UserError(f"the rows hold {len(datasets)} data sets ({', '.join(datasets)}); draw one at a time")
+    identity = ["arch", "method", "reading", "seed"]
+    twice = runs[runs.duplicated(identity)]
+    if len(twice):
+        who = ", ".join(f"{c} {twice.iloc[0][c]!r}" for c in identity)
+        raise UserError(f"the rows hold two runs of {who}: give what sets them apart as their `reading`")
+    wide = strengths_wide(rows)
+    found = []
+    for (arch, method, reading), group in runs.groupby(["arch", "method", "reading"], sort=False):
+        curve = wide.reindex(group["key"]).set_axis(group["seed"].to_numpy(), axis="index").sort_index()
+        curve = curve.dropna(how="all").dropna(axis="columns", how="all")
+        found.append(Line(arch, method, reading, group, curve, clean_accuracy(rows, group)))
+    return sorted(found, key=lambda line: (rank(line.arch, ARCHS), rank(line.method, METHODS), line.reading))
+
+
+def strengths_wide(rows: Rows) -> pd.DataFrame:
+    """Accuracy in percent under Eq. 8, by key and sigma_noise; the clean accuracy stands in at 0 where 0 is not in the grid."""
+    table = rows.evaluations
+    corrupted = table[table["evaluation"] == "corruption"]
+    wide = corrupted.pivot(index="key", columns="strength", values="accuracy").astype(float)
+    clean = table[table["evaluation"] == "clean"].drop_duplicates("key").set_index("key")["accuracy"].astype(float)
+    if len(wide) and 0.0 not in wide.columns and len(clean):
+        wide.insert(0, 0.0, clean.reindex(wide.index))
+    return 100 * wide
+
+
+def clean_accuracy(rows: Rows, runs: pd.DataFrame) -> dict[int, float]:
+    """Finite clean test accuracy in percent, by seed: the evaluation 'clean', else the run's own test_accuracy."""
+    table = rows.evaluations
+    evaluated = dict(zip(*(table.loc[table["evaluation"] == "clean", c] for c in ("key", "accuracy")), strict=True))
+    found = {}
+    for key, seed, own in zip(runs["key"], runs["seed"], runs["test_accuracy"], strict=True):
+        value = evaluated.get(key, own)
+        if np.isfinite(value):
+            found[int(seed)] = 100 * float(value)
+    return dict(sorted(found.items()))
+
+
+def of_arch(found: Sequence[Line], arch: str) -> list[Line]:
+    return [line for line in found if line.arch == arch]
+
+
+def archs(found: Sequence[Line]) -> list[str]:
+    """The architectures present, in their order."""
+    return list(dict.fromkeys(line.arch for line in found))
+
+
+def span(values: Sequence[int]) -> str:
+    """'10', or '3 to 10' where the lines differ."""
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"

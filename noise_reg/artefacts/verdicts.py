@@ -1,0 +1,92 @@
+"""A verdict on a claim or a number of the paper, with everything needed to check it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from noise_reg.artefacts.statistics import VERDICTS, Interval
+from noise_reg.errors import UserError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison behind a verdict: first - second in percentage points with its 95 % interval.
+
+    `n` counts runs of first and second; None stands where too few runs leave a number undefined.
+    """
+
+    arch: str
+    comparison: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    n: tuple[int, int]
+    paired: bool
+    verdict: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`claim` is its short name ('N1', 'Table 2, FC, L2'), `rule` how numbers became the verdict, fixed beforehand.
+
+    `note` limits what it says: another data set than the paper's, less than the paper's scale.
+    """
+
+    claim: str
+    statement: str
+    verdict: str
+    numbers: tuple[Part, ...]
+    rule: str
+    note: str = ""
+
+
+def part(arch: str, comparison: str, interval: Interval, verdict: str, remark: str = "") -> Part:
+    numbers = {name: finite(getattr(interval, name)) for name in ("difference", "low", "high")}
+    return Part(arch, comparison, n=interval.n, paired=interval.paired, verdict=verdict, remark=remark, **numbers)
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def note_of(context: Mapping[str, Any], paper_dataset: str, dataset_name: str) -> str:
+    """What limits every verdict of an artefact: its data set and its scale."""
+    notes = []
+    if context["dataset"] != paper_dataset:
+        notes.append(f"on {dataset_name}, not the paper's data set")
+    if context["below_paper_scale"]:
+        notes.append(f"below paper scale: {context['below_paper_scale']}")
+    return "; ".join(notes)
+
+
+def to_json(verdict: Verdict) -> dict[str, Any]:
+    return dataclasses.asdict(verdict)
+
+
+def from_json(tree: Any) -> Verdict:
+    """The verdict back from `to_json`'s mapping; a UserError when it is not one."""
+    try:
+        parts = tuple(Part(**{**p, "n": tuple(p["n"])}) for p in tree["numbers"])
+        verdict = Verdict(**{**tree, "numbers": parts})
+    except (TypeError, KeyError) as error:
+        raise UserError(f"not a verdict: {error}") from None
+    if verdict.verdict not in VERDICTS:
+        raise UserError(f"not a verdict: {verdict.verdict!r}; one of {', '.join(VERDICTS)} is needed")
+    return verdict
+
+
+def interval_text(p: Part) -> str:
+    """'+1.20 [+0.40, +2.00]', with a true minus sign; '–' when there is no difference."""
+    if p.difference is None:
+        return "–"
+    ends = "" if p.low is None or p.high is None else f" [{p.low:+.2f}, {p.high:+.2f}]"
+    return f"{p.difference:+.2f}{ends}".replace("-", "−")
+
+
+def size_text(p: Part) -> str:
+    return f"n = {p.n[0]} pairs" if p.paired else f"n = {p.n[0]} and {p.n[1]}"

@@ -1,0 +1,150 @@
+"""Bytes to disk so that a reader, after a crash too, finds a whole file or folder or none.
+
+Everything is written under a `.part` name first, synced, then renamed. The `.part` name carries host and process, so what a
+killed process left can be told from what a living one is writing.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import os
+import platform
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from noise_reg.errors import UserError
+
+Chunks = Iterable[bytes | memoryview]
+
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+PART = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.[0-9a-f]{8}\.part\Z")
+ABANDONED_AFTER = 3600.0  # seconds without a write; the only sign when the writer is on another host
+
+REMEDIES = {
+    errno.ENOSPC: "free space or choose another store=...",
+    errno.EDQUOT: "free space or choose another store=...",
+    errno.EFBIG: "free space or choose another store=...",
+    errno.EMFILE: "raise the limit on open files (ulimit -n) or take fewer runs at once",
+    errno.EACCES: "make it writable or choose another store=...",
+    errno.EPERM: "make it writable or choose another store=...",
+    errno.EROFS: "make it writable or choose another store=...",
+}
+
+
+class StoreError(UserError):
+    """A store that cannot be read or written: names the file, what is wrong with it and the remedy."""
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """An OSError while `path` is written becomes a StoreError that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        remedy = REMEDIES.get(error.errno or 0, "choose another store=...")
+        raise StoreError(
+            f"{path}: cannot be written: {reason}. Remedy: {remedy}; nothing already stored is lost; "
+            "run the same command again."
+        ) from error
+
+
+def part_name(name: str) -> str:
+    return f".{name}.{HOST}-{os.getpid()}.{secrets.token_hex(4)}.part"
+
+
+def write_file(path: Path, chunks: Chunks) -> dict[str, str | int]:
+    """A new file, synced; returns its `sha256` and `size`. Raises OSError, and leaves what was written until then."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "xb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"sha256": digest.hexdigest(), "size": size}
+
+
+def replace_file(path: Path, chunks: Chunks) -> None:
+    """`path` holds all of `chunks`, or what it held before. Raises OSError."""
+    part = path.with_name(part_name(path.name))
+    try:
+        write_file(part, chunks)
+        os.replace(part, path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def is_placed(part: Path, final: Path) -> bool:
+    """Renames the folder `part`; False if something is in the way. Raises OSError for anything else."""
+    try:
+        os.replace(part, final)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return False
+        raise
+    return True
+
+
+def move_aside(path: Path, into: Path, label: str, reason: str) -> Path:
+    """Moves a file or folder to the first free `into`/`label`-n and says why in reason.txt. Raises StoreError."""
+    target = next(free for n in itertools.count(1) if not os.path.lexists(free := into / f"{label}-{n}"))
+    with explained(target):
+        into.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            os.rename(path, target)
+        else:
+            target.mkdir()
+            os.rename(path, target / path.name)
+    with suppress(OSError):  # on a full disk the move matters more
+        (target / "reason.txt").write_text(f"{reason}\n")
+    return target
+
+
+def sync_folder(folder: Path) -> None:
+    """Renames and new names in `folder` outlast a power failure only after this. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_abandoned(part: Path) -> bool:
+    """Whether nobody will finish this `.part`: its process on this host is dead, or it has not grown for an hour."""
+    name = PART.match(part.name)
+    if name and name["host"] == HOST and not is_alive(int(name["pid"])):
+        return True
+    try:
+        written = max(path.stat().st_mtime for path in (part, *part.glob("*")))
+    except OSError:  # finished or removed meanwhile
+        return False
+    return time.time() - written > ABANDONED_AFTER
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's process
+        return True
+    return True
+
+
+def remove_abandoned(parts: Iterable[Path]) -> None:
+    """Removes the abandoned among `parts`; one that cannot be removed only wastes space, so it stays without an error."""
+    for part in parts:
+        if is_abandoned(part):
+            shutil.rmtree(part, ignore_errors=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)

@@ -1,0 +1,102 @@
+"""From a composed configuration to a checked job: the specification of a run, its method's name, and where it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from noise_reg.spec import CorruptionSpec, RunSpec, SpecError, Strengths, checked, number, one_of, parse
+
+STRENGTHS = tuple(f.name for f in dataclasses.fields(Strengths))
+REGULARIZER_KEYS = {"name", "sigma", "default", *STRENGTHS}
+RUN_KEYS = ("dataset", "arch", "optimizer", "reading", "max_epochs", "stop_accuracy", "precision", "seed")
+
+
+def stack_size_check(value: Any) -> str | None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return None if value == "auto" or whole else "auto or a whole number of at least 1"
+
+
+def device_check(value: str) -> str | None:
+    kind, _, number_ = value.partition(":")
+    known = kind in ("auto", "cpu", "cuda") and (not number_ or (kind == "cuda" and number_.isdigit()))
+    return None if known else "one of auto, cpu, cuda, cuda:<number>"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how runs are made; none of it enters a run's key."""
+
+    device: str = checked(device_check)
+    store: str = checked(lambda value: None if value else "the folder of the store")
+    data_dir: str | None = checked(lambda value: None if value else "a folder, or null")
+    download: bool = checked(one_of(True, False))
+    stack_size: Any = checked(stack_size_check)
+    checkpoint_seconds: float = checked(number(0))
+    wandb: str = checked(one_of("offline", "online", "disabled"))
+    wandb_project: str = checked(lambda value: None if value else "a project's name")
+
+
+@dataclass(frozen=True)
+class Job:
+    spec: RunSpec
+    method: str
+    corruption: CorruptionSpec
+    runtime: Runtime
+
+
+def read_job(cfg: DictConfig) -> Job:
+    """The checked job of a composed `conf/train.yaml`. Raises SpecError naming field, value and what is allowed."""
+    regularizer = read_regularizer(cfg)
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise SpecError(f"{error.full_key}: {error.msg}") from error
+    assert isinstance(tree, dict)
+    strengths = {name: regularizer[name] for name in STRENGTHS}
+    spec = parse(RunSpec, {**{key: tree.get(key) for key in RUN_KEYS}, "strengths": strengths})
+    runtime = parse(Runtime, {f.name: tree.get(f.name) for f in dataclasses.fields(Runtime)})
+    corruption = parse(CorruptionSpec, tree["corruption"], "corruption.")
+    return Job(spec, method_label(regularizer, spec.strengths), corruption, runtime)
+
+
+def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved group `regularizer`, whose strengths may refer to its sigma and to the paper's sigma_epsilon."""
+    name = cfg.regularizer.get("name")
+    try:
+        regularizer = OmegaConf.to_container(cfg.regularizer, resolve=True)
+    except InterpolationKeyError as error:
+        raise SpecError(
+            f"regularizer = {name}: the paper gives no sigma_epsilon for arch.name = {cfg.arch.get('name')} with "
+            f"optimizer.name = {cfg.optimizer.get('name')}; choose regularizer=in_ninr or full_ninr and give regularizer.sigma"
+        ) from error
+    assert isinstance(regularizer, dict)
+    unknown = [str(key) for key in regularizer if key not in REGULARIZER_KEYS]
+    if unknown:
+        raise SpecError(f"regularizer.{unknown[0]}: unknown key; known are {', '.join(sorted(REGULARIZER_KEYS))}")
+    if regularizer["sigma"] is None:
+        raise SpecError(f"regularizer.sigma: must be given for regularizer = {name}, the standard deviation of its noise")
+    for field in ("sigma", *STRENGTHS):
+        if regularizer[field] is None:
+            raise SpecError(f"regularizer.{field}: must be given")
+    parse(Strengths, {key: regularizer[key] for key in STRENGTHS}, "regularizer.")  # names the field as the user wrote it
+    return {str(key): value for key, value in regularizer.items()}
+
+
+def method_label(regularizer: Mapping[str, Any], strengths: Strengths) -> str:
+    """The method's name, with the strengths that differ from its default: 'cdt', 'cdt_0.2', 'in_ninr_51.8+dropout_0.5'."""
+    default, values = regularizer["default"], dataclasses.asdict(strengths)
+    differs = {n: v for n, v in values.items() if v != default.get(n, 0.0)}
+    sigma = float(regularizer["sigma"])
+    label, own = str(regularizer["name"]), set(default)
+    by_sigma = {n for n, v in differs.items() if sigma and v == sigma}
+    if by_sigma:
+        label += f"_{sigma:g}"
+    rest = {n: v for n, v in differs.items() if n not in by_sigma}
+    label += "".join(f"_{v:g}" for n, v in rest.items() if n in own)
+    return label + "".join(f"+{n}_{v:g}" for n, v in rest.items() if n not in own)

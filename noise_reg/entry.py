@@ -1,0 +1,40 @@
+"""What every script shares: a user's mistake ends in one line on stderr and exit status 2, an interrupt in 130."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from noise_reg.errors import UserError
+
+INTERRUPTED = "interrupted: finished runs are stored, the others go on from their last checkpoint: run the same command again"
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Runs a Hydra entry point as a program."""
+    signal.signal(signal.SIGTERM, terminated)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, and a user's mistake is shown without a traceback
+    try:
+        main()
+    except UserError as error:
+        leave(str(error), 2)
+    except KeyboardInterrupt:
+        leave(INTERRUPTED, 130)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("hydra", "omegaconf"):
+            raise
+        leave(str(error), 2)  # a configuration that does not compose: Hydra's message names it and what is there
+    sys.exit(0)
+
+
+def terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def leave(message: str, status: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(status)

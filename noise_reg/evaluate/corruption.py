@@ -1,0 +1,51 @@
+"""Accuracy under input corruption, Eq. 8 of the NINR paper.
+
+Axes: R replicas, B samples of a chunk, D pixels, S strengths.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from noise_reg.data import Standardizer
+from noise_reg.losses import correct
+from noise_reg.nn import CLEAN, StackedModel
+from noise_reg.regularizers import corrupt
+from noise_reg.spec import CorruptionSpec
+from noise_reg.streams import Purpose, normal
+
+CHUNK = 1000  # samples a forward pass
+
+
+@torch.no_grad()
+def corruption_accuracy(
+    model: StackedModel, pixels_ND: Tensor, y_N: Tensor, standardizer: Standardizer, settings: CorruptionSpec
+) -> Tensor:
+    """Accuracy (R, S) float64 at each sigma_noise of `settings.grid`, averaged over its noise draws.
+
+    pixels_ND: test images in [0, 1]. The noise of a draw is the same for every strength and every replica, so strengths
+    and methods are compared on the same corrupted images. Noise is added to the standardised image or to its pixels
+    (reading 6).
+    """
+    replicas, device = len(next(model.parameters())), pixels_ND.device
+    seed = torch.tensor([settings.seed], device=device)
+    hits_SR = torch.zeros(len(settings.grid), replicas, dtype=torch.float64, device=device)
+
+    def standardized(pixels_BD: Tensor) -> Tensor:
+        return standardizer(pixels_BD.view(-1, *model.image)).flatten(1)
+
+    for chunk, first in enumerate(range(0, len(pixels_ND), CHUNK)):
+        pixels_BD, y_B = pixels_ND[first : first + CHUNK], y_N[first : first + CHUNK]
+        base = standardized(pixels_BD) if settings.space == "standardized" else pixels_BD
+        for draw in range(settings.draws):
+            delta = normal(seed, Purpose.CORRUPTION, base.numel(), lane=draw, step=chunk, epoch=0)
+            delta_BD = delta.view_as(base).to(base.dtype)
+            for s, sigma in enumerate(settings.grid):
+                if sigma == 0 and draw:
+                    continue  # every draw gives the clean image
+                x_BD = corrupt(base, sigma, delta_BD)
+                x_BD = x_BD if settings.space == "standardized" else standardized(x_BD)
+                logits = model(x_BD.expand(replicas, -1, -1), CLEAN)
+                hits_SR[s] += correct(logits, y_B.expand(replicas, -1)) * (settings.draws if sigma == 0 else 1)
+    return (hits_SR / (settings.draws * len(pixels_ND))).T

@@ -1,0 +1,48 @@
+"""Optimisers of a stack. Plain SGD is folded into the products of dense layers and passes over the other parameters.
+
+Axes: R replicas.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from noise_reg.nn import FoldedSGD, StackedLinear, StackedModel
+from noise_reg.regularizers import gradient_factor, is_decayed
+from noise_reg.spec import OptimizerSpec, ReadingSpec
+
+
+class SGD:
+    """theta <- (1 - rate lambda) theta - rate dL/dtheta, no momentum (NINR paper, App. A); lambda (R,) is L2's strength.
+
+    `folded` puts the dense layers' updates into their backward products; without it the same numbers come from stored
+    gradients (the slow path that proves the fast one).
+    """
+
+    def __init__(
+        self, model: StackedModel, spec: OptimizerSpec, weight_decay_R: Tensor, reading: ReadingSpec, *, folded: bool
+    ) -> None:
+        self.rate = spec.learning_rate
+        factor_R = gradient_factor(weight_decay_R, reading)
+        no_decay_R = torch.zeros_like(factor_R)
+        self.updates: list[tuple[nn.Parameter, Tensor | None]] = []
+        for owner, module in model.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                decayed_R = factor_R if is_decayed(f"{owner}.{name}", reading) else no_decay_R
+                if isinstance(module, StackedLinear) and name == "weight":
+                    module.fold = FoldedSGD(self.rate, 1 - self.rate * decayed_R) if folded else None
+                    if folded:
+                        continue
+                shrink_R = 1 - self.rate * decayed_R if bool((decayed_R > 0).any()) else None
+                self.updates.append((parameter, shrink_R))
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Updates every parameter that is not folded, from its gradient; a parameter without one stays as it is."""
+        for parameter, shrink_R in self.updates:
+            if shrink_R is not None:
+                parameter.mul_(shrink_R.to(parameter.dtype).view(-1, *[1] * (parameter.dim() - 1)))
+            if parameter.grad is not None:
+                parameter.sub_(parameter.grad, alpha=self.rate)
+                parameter.grad = None

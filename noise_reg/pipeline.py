@@ -1,0 +1,227 @@
+"""From jobs to stored, evaluated, mirrored runs: finds what is there, resumes what was begun, trains what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from noise_reg.config import Job, Runtime
+from noise_reg.data import load
+from noise_reg.errors import UserError
+from noise_reg.evaluate.corruption import corruption_accuracy
+from noise_reg.nn.export import STANDARDIZER, stacked_model
+from noise_reg.plan import by_shape, cut, stack_size
+from noise_reg.precision import arithmetic
+from noise_reg.prepare import TrainingData, data_key, prepare
+from noise_reg.spec import CorruptionSpec, RunSpec, digest, parse
+from noise_reg.store import Store
+from noise_reg.tracking import Tracker, TrackingSpec
+from noise_reg.train import Outcome, Stack, new_stack, train
+
+CHECKPOINT_SHARE = 0.02  # of the time may go into checkpoints
+EVALUATION_STACK_BYTES = 256 << 20
+POLL_SECONDS = 2.0  # between looks at runs that another process trains
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name` ('auto' takes CUDA where there is one). Raises UserError if it is not there."""
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= cuda:
+        there = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(cuda))])
+        raise UserError(f"device = {name}: no such device here; must be one of {there}")
+    return device
+
+
+class Pipeline:
+    """The work of one process on one store. `say` receives lines for the user (above the progress bar)."""
+
+    def __init__(self, runtime: Runtime, say: Callable[[str], None] = tqdm.write) -> None:
+        self.runtime, self.say = runtime, say
+        self.device = find_device(runtime.device)
+        self.store = Store(runtime.store)
+        self.store.warn = say
+        self.tracker = Tracker(TrackingSpec(runtime.wandb, runtime.wandb_project, str(self.store.root)), say)
+        self.datasets: dict[str, Any] = {}
+        self.prepared: dict[tuple[Any, ...], TrainingData] = {}
+
+    def data(self, spec: RunSpec) -> TrainingData:
+        """The prepared data of `spec`, loaded once."""
+        if data_key(spec) not in self.prepared:
+            name = spec.dataset.name
+            if name not in self.datasets:
+                self.datasets[name] = load(name, self.runtime.data_dir, self.runtime.download)
+            self.prepared[data_key(spec)] = prepare(self.datasets[name], spec, self.device)
+        return self.prepared[data_key(spec)]
+
+    def complete(self, jobs: Sequence[Job], group: str, tags: Sequence[str]) -> list[dict[str, Any]]:
+        """Has every job's run in the store, evaluated and mirrored; returns their records in the order of `jobs`."""
+        unique = {job.spec.key: job for job in jobs}
+        for job in unique.values():
+            self.data(job.spec)  # a data set that is not there is an error before any work
+        mirrored = set(self.store.take_complete(unique, self.say))
+        missing = {key: job for key, job in unique.items() if key not in mirrored}
+        total = sum(job.spec.max_epochs for job in missing.values())
+        with tqdm(total=total, unit="epoch", disable=not missing, desc="training", dynamic_ncols=True) as bar:
+            self.train_missing(missing, bar)
+        self.evaluate(list(unique.values()))
+        self.mirror([unique[key] for key in unique if key in missing], group, tags)
+        return [self.store.read_record(job.spec.key) for job in jobs]
+
+    def train_missing(self, missing: Mapping[str, Job], bar: tqdm[Any]) -> None:
+        """Trains until nothing is missing; runs that another process holds are waited for, or taken over when it dies."""
+        methods = {key: job.method for key, job in missing.items()}
+        todo, waiting = set(missing), False
+        while todo:
+            for specs in self.stacks([missing[key].spec for key in missing if key in todo]):
+                with self.store.claim([spec.key for spec in specs]) as claimed:
+                    done = self.store.take_complete(claimed, self.say)  # another process may just have finished
+                    specs = [spec for spec in specs if spec.key in claimed and spec.key not in done]
+                    if specs:
+                        self.train_stack(specs, methods, bar)
+                    todo -= set(claimed)
+            if todo:
+                finished = self.store.take_complete(todo, self.say)
+                bar.update(sum(missing[key].spec.max_epochs for key in finished))
+                todo -= finished
+            if todo:
+                if not waiting:
+                    self.say(f"{len(todo)} runs are being trained by another process; waiting for them")
+                waiting = True
+                time.sleep(POLL_SECONDS)
+
+    def stacks(self, specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+        """`specs` as stacks: first those begun earlier, as their checkpoints have them, then the rest freshly cut."""
+        wanted = {spec.key: spec for spec in specs}
+        stacks: list[list[RunSpec]] = []
+        for _, meta in self.store.checkpoints():
+            begun = [parse(RunSpec, tree) for tree in meta["specs"]]
+            if any(spec.key in wanted for spec in begun):
+                stacks.append(begun)
+                for spec in begun:
+                    wanted.pop(spec.key, None)
+        for group in by_shape(list(wanted.values())):
+            data = self.data(group[0])
+            size = stack_size(group[0], data.image, data.classes, self.device.type, self.runtime.stack_size)
+            stacks += cut(group, size)
+        return stacks
+
+    def train_stack(self, specs: Sequence[RunSpec], methods: Mapping[str, str], bar: tqdm[Any]) -> None:
+        data = self.data(specs[0])
+        stack, name = self.resume(specs, data)
+        bar.update(stack.epoch * len(stack.specs))
+        saved_at, cost = time.monotonic(), 0.0
+        for outcomes in train(stack, data):
+            bar.update(len(stack.specs) + len(outcomes))
+            bar.set_postfix_str(describe(stack, methods, outcomes), refresh=False)
+            for outcome in outcomes:
+                self.record(outcome, methods.get(outcome.spec.key, "unnamed"), data)
+                bar.update(outcome.spec.max_epochs - outcome.record["epochs"])
+            interval = max(self.runtime.checkpoint_seconds, cost / CHECKPOINT_SHARE)
+            if stack.specs and time.monotonic() - saved_at >= interval:
+                started = time.monotonic()
+                self.save(stack, name)
+                saved_at, cost = time.monotonic(), time.monotonic() - started
+        self.store.drop_checkpoint(name)
+
+    def record(self, outcome: Outcome, method: str, data: TrainingData) -> None:
+        key, weights = outcome.spec.key, outcome.weights
+        weights = {**weights, f"{STANDARDIZER}mean": data.standardizer.mean.cpu().numpy()}
+        weights[f"{STANDARDIZER}scale"] = data.standardizer.scale.cpu().numpy()
+        record = {"method": method, **outcome.record, **data.facts, "device": self.device.type}
+        record["torch"] = torch.__version__
+        if record["status"] == "diverged":
+            step = record["diverged_step"]
+            where = f"step {step} of epoch {record['epochs']}" if step >= 0 else f"epoch {record['epochs']}"
+            self.say(f"diverged: {describe_spec(outcome.spec, method)}: {record['diverged_quantity']} not finite at {where}")
+        self.store.write_run(key, dataclasses.asdict(outcome.spec), pd.DataFrame(outcome.history), weights, record)
+
+    def save(self, stack: Stack, name: str) -> None:
+        tensors = {key: value.cpu().numpy() for key, value in stack.model.state_dict().items()}
+        meta = {"specs": [dataclasses.asdict(spec) for spec in stack.specs], "epoch": stack.epoch}
+        meta |= {"histories": stack.histories, "seconds": stack.seconds, "layers": [int(n) for n in stack.model.nodes]}
+        self.store.save_checkpoint(name, tensors, meta)
+
+    def resume(self, specs: Sequence[RunSpec], data: TrainingData) -> tuple[Stack, str]:
+        """The stack of `specs` at its last checkpoint, or at its beginning; and the name of its checkpoint."""
+        wanted = {spec.key for spec in specs}
+        for name, meta in self.store.checkpoints():
+            begun = [parse(RunSpec, tree) for tree in meta["specs"]]
+            if not wanted <= {spec.key for spec in begun}:
+                continue
+            loaded = self.store.load_checkpoint(name)
+            if loaded is None:
+                continue
+            tensors, meta = loaded
+            stack = new_stack(begun, data, layers=meta["layers"])
+            stack.model.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
+            stack.epoch, stack.histories, stack.seconds = meta["epoch"], meta["histories"], meta["seconds"]
+            stack.keep([r for r, spec in enumerate(begun) if spec.key in wanted])
+            return stack, name
+        return new_stack(specs, data), f"stack-{digest(sorted(wanted))}"
+
+    def evaluate(self, jobs: Sequence[Job]) -> None:
+        """Clean accuracy and Eq. 8 of every completed run that lacks them."""
+        lacking: dict[tuple[str, str], list[Job]] = {}
+        for job in jobs:
+            key = job.spec.key
+            settings = dataclasses.asdict(job.corruption)
+            if self.store.read_record(key)["status"] != "completed":
+                continue
+            if self.store.evaluation(key, "corruption", settings) is None:
+                lacking.setdefault((job.spec.stack_key(), digest(settings)), []).append(job)
+        count = sum(map(len, lacking.values()))
+        with tqdm(total=count, unit="run", disable=not count, desc="evaluating", dynamic_ncols=True) as bar:
+            for group in lacking.values():
+                data = self.data(group[0].spec)
+                weights_bytes = 4 * sum(w.size for w in self.store.weights(group[0].spec.key).values())
+                size = max(1, EVALUATION_STACK_BYTES // weights_bytes)
+                for first in range(0, len(group), size):
+                    chunk = group[first : first + size]
+                    self.evaluate_stack([job.spec for job in chunk], chunk[0].corruption, data)
+                    bar.update(len(chunk))
+
+    def evaluate_stack(self, specs: Sequence[RunSpec], settings: CorruptionSpec, data: TrainingData) -> None:
+        weights = [self.store.weights(spec.key) for spec in specs]
+        model = stacked_model(specs, weights, data.image, data.classes).to(self.device)
+        grid = dataclasses.replace(settings, grid=tuple(dict.fromkeys((0.0, *settings.grid))))  # 0 is the clean accuracy
+        with arithmetic(specs[0].precision, self.device):
+            accuracy_RS = corruption_accuracy(model, data.test_pixels, data.test_y, data.standardizer, grid).tolist()
+        tree = dataclasses.asdict(settings)
+        for spec, row in zip(specs, accuracy_RS, strict=True):
+            by_sigma = dict(zip(grid.grid, row, strict=True))
+            self.store.write_evaluation(spec.key, "clean", {}, [(0.0, by_sigma[0.0])])
+            self.store.write_evaluation(spec.key, "corruption", tree, [(s, by_sigma[s]) for s in settings.grid])
+
+    def mirror(self, jobs: Iterable[Job], group: str, tags: Sequence[str]) -> None:
+        """Shows the runs in Weights & Biases, from what the store holds of them."""
+        if self.tracker.silent:
+            return
+        evaluations = self.store.evaluations()
+        for job in jobs:
+            key = job.spec.key
+            rows = evaluations[evaluations["key"] == key]
+            record = self.store.read_record(key)
+            self.tracker.log_run(key, self.store.spec(key), record, self.store.history(key), rows, group, tags)
+
+
+def describe_spec(spec: RunSpec, method: str) -> str:
+    return f"{spec.dataset.name} {spec.arch.name} {method} seed {spec.seed}"
+
+
+def describe(stack: Stack, methods: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
+    """For the progress bar: who trains, how far they are."""
+    specs = stack.specs or [outcome.spec for outcome in outcomes]
+    histories = [h for h in stack.histories if h] or [outcome.history for outcome in outcomes]
+    names = sorted({methods.get(spec.key, "unnamed") for spec in specs})
+    who = names[0] if len(names) == 1 else f"{len(names)} methods"
+    accuracy = sum(h[-1]["train_accuracy"] for h in histories) / len(histories)
+    return f"{who} x {len(specs)}, epoch {histories[0][-1]['epoch']}, train {accuracy:.3f}"

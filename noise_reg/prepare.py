@@ -1,0 +1,66 @@
+"""A data set made ready for one kind of run: split, standardised, on its device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noise_reg.data import Dataset, Standardizer, split, split_digest
+from noise_reg.nn import DTYPES
+from noise_reg.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """x, test_x: standardised pixels (N, D); test_pixels (N, D) in [0, 1]; y, test_y: int64 (N,); all on one device.
+
+    facts: what the record of a run says of its data (source, checksum, split).
+    """
+
+    x: Tensor
+    y: Tensor
+    test_x: Tensor
+    test_pixels: Tensor
+    test_y: Tensor
+    image: tuple[int, int, int]
+    classes: int
+    standardizer: Standardizer
+    facts: dict[str, Any]
+
+
+def prepare(dataset: Dataset, spec: RunSpec, device: torch.device) -> TrainingData:
+    """`dataset` for `spec`: the part that it trains on, standardised by that part's statistics (readings 1 and 5)."""
+    dtype = DTYPES[spec.precision]
+    index, _ = split(len(dataset.train_images), spec.reading.train_fraction, spec.dataset.split_seed)
+    train = dataset.train_images[index]
+    standardizer = Standardizer.fit(train, spec.reading.standardize, spec.reading.standardize_per)
+    on_device = Standardizer(standardizer.mean.to(device), standardizer.scale.to(device))
+    test_pixels = (dataset.test_images.to(dtype) / 255).to(device)
+    channels, height, width = train.shape[1:]
+    return TrainingData(
+        x=on_device.from_bytes(train.to(device), dtype).flatten(1),
+        y=dataset.train_labels[index].to(device),
+        test_x=on_device(test_pixels).flatten(1),
+        test_pixels=test_pixels.flatten(1),
+        test_y=dataset.test_labels.to(device),
+        image=(channels, height, width),
+        classes=dataset.classes,
+        standardizer=on_device,
+        facts={
+            "data_source": dataset.provenance["source"],
+            "data_file": dataset.provenance["file"],
+            "split_sha256": split_digest(index),
+            "train_images": len(index),
+        },
+    )
+
+
+def data_key(spec: RunSpec) -> tuple[Any, ...]:
+    """Runs with equal data keys share one prepared data set."""
+    reading = spec.reading
+    return (
+        spec.dataset, reading.train_fraction, reading.standardize, reading.standardize_per, DTYPES[spec.precision]
+    )  # fmt: skip

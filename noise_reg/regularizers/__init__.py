@@ -1,0 +1,8 @@
+"""Every regulariser is a strength over the replica axis, acting at one of few places; strength 0 is the identity."""
+
+from noise_reg.regularizers.cdt import corrupt
+from noise_reg.regularizers.ninr import node_layers
+from noise_reg.regularizers.places import TrainingPlaces
+from noise_reg.regularizers.weight_decay import gradient_factor, is_decayed
+
+__all__ = ["TrainingPlaces", "corrupt", "gradient_factor", "is_decayed", "node_layers"]

@@ -1,0 +1,94 @@
+"""Counter-based random streams: the same numbers for a replica whatever its stack, its place in it, or the device.
+
+Philox4x32-10 (Salmon et al. 2011, 'Parallel random numbers: as easy as 1, 2, 3') in integer tensor operations. The key is
+(seed, purpose), the counter is (block, lane, step, epoch), so every number has an address and no generator has a state.
+
+Axes: R replicas, N numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+MASK = 0xFFFFFFFF
+MULTIPLIER_0, MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
+WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
+ROUNDS = 10
+CHUNK = 1 << 20  # blocks drawn at once: the temporaries of a larger draw would not stay in cache or memory
+
+
+class Purpose(IntEnum):
+    """What a stream is for: streams of different purposes share no number."""
+
+    WEIGHTS = 1
+    NOISE_WEIGHTS = 2
+    SHUFFLE = 3
+    CDT = 4
+    DROPOUT = 5
+    NODE = 6
+    CORRUPTION = 7
+
+
+def philox(seeds_R: Tensor, purpose: int, first: int, blocks: int, lane: int, step: int, epoch: int) -> list[Tensor]:
+    """Four (R, blocks) int64 tensors of independent words in [0, 2^32): blocks `first` to `first + blocks - 1`."""
+    shape = (len(seeds_R), blocks)
+    block_N = torch.arange(first, first + blocks, device=seeds_R.device)
+    c0 = block_N.expand(shape).clone()
+    c1, c2, c3 = (torch.full(shape, value & MASK, dtype=torch.int64, device=seeds_R.device) for value in (lane, step, epoch))
+    key_0, key_1 = seeds_R[:, None].clone(), purpose
+    for _ in range(ROUNDS):
+        # products of 32-bit words wrap in int64 with the right bits; the arithmetic shift's sign bits are masked away
+        product_0, product_1 = c0.mul_(MULTIPLIER_0), c2.mul_(MULTIPLIER_1)
+        high_0, high_1 = product_0 >> 32, product_1 >> 32
+        c0, c2 = high_1.bitwise_xor_(c1).bitwise_xor_(key_0), high_0.bitwise_xor_(c3).bitwise_xor_(key_1)
+        c0, c2 = c0.bitwise_and_(MASK), c2.bitwise_and_(MASK)
+        c1, c3 = product_1.bitwise_and_(MASK), product_0.bitwise_and_(MASK)
+        key_0, key_1 = (key_0 + WEYL_0) & MASK, (key_1 + WEYL_1) & MASK
+    return [c0, c1, c2, c3]
+
+
+def uniform(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int, epoch: int) -> Tensor:
+    """(R, count) float32 in (0, 1], from 32 bits each."""
+    blocks = -(-count // 4)
+    words = torch.cat(philox(seeds_R, purpose, 0, blocks, lane, step, epoch), dim=1)[:, :count]
+    return open_unit(words)
+
+
+def open_unit(words: Tensor) -> Tensor:
+    return words.to(torch.float32).add_(0.5).mul_(2.0**-32)
+
+
+def normal(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int, epoch: int) -> Tensor:
+    """(R, count) float32 standard normal numbers by Box and Muller (1958)."""
+    blocks = -(-count // 4)
+    out = torch.empty(len(seeds_R), 4, blocks, device=seeds_R.device)
+    for first in range(0, blocks, CHUNK):
+        size = min(CHUNK, blocks - first)
+        words = philox(seeds_R, purpose, first, size, lane, step, epoch)
+        part = out[:, :, first : first + size]
+        for pair in (0, 1):
+            radius = open_unit(words[2 * pair]).log_().mul_(-2).clamp_(min=0).sqrt_()
+            angle = words[2 * pair + 1].to(torch.float32).mul_(2 * math.pi * 2.0**-32)
+            torch.mul(radius, angle.cos(), out=part[:, 2 * pair])
+            torch.mul(radius, angle.sin_(), out=part[:, 2 * pair + 1])
+    return out.flatten(1)[:, :count]
+
+
+def keep_mask(seeds_R: Tensor, drop_R: Tensor, count: int, *, lane: int, step: int, epoch: int) -> Tensor:
+    """(R, count) bool, False with probability `drop_R` (R,), to the nearest 1/65536: 16 random bits decide each."""
+    blocks = -(-count // 8)
+    words = torch.cat(philox(seeds_R, Purpose.DROPOUT, 0, blocks, lane, step, epoch), dim=1)
+    threshold_R1 = (drop_R.double() * 65536).round().long()[:, None]
+    low, high = (words & 0xFFFF) >= threshold_R1, (words >> 16) >= threshold_R1
+    return torch.cat([low, high], dim=1)[:, :count]
+
+
+def permutation(seeds_R: Tensor, count: int, *, epoch: int) -> Tensor:
+    """(R, count) int64: an order of `count` samples for each replica and epoch."""
+    blocks = -(-count // 4)
+    words = torch.cat(philox(seeds_R, Purpose.SHUFFLE, 0, blocks, 0, 0, epoch), dim=1)[:, :count]
+    return words.argsort(dim=1, stable=True)  # stable: equal words must not make CPU and CUDA differ

@@ -1,0 +1,202 @@
+"""Training of a stack: one step, one epoch, one loop.
+
+Axes: R replicas, B samples a batch, N samples, D pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noise_reg.evaluate.clean import clean_scores
+from noise_reg.losses import correct, mean_loss
+from noise_reg.nn import DTYPES, StackedModel, build, depth
+from noise_reg.optimizers import SGD
+from noise_reg.precision import arithmetic
+from noise_reg.prepare import TrainingData
+from noise_reg.regularizers import TrainingPlaces, node_layers
+from noise_reg.spec import RunSpec, SpecError
+from noise_reg.streams import permutation
+
+
+@dataclass
+class Outcome:
+    """A finished run as the store takes it."""
+
+    spec: RunSpec
+    record: dict[str, Any]
+    history: list[dict[str, float]]
+    weights: dict[str, np.ndarray]
+
+
+@dataclass
+class Stack:
+    """R replicas in training; `histories` and `seconds` have one entry a replica, `epoch` counts the epochs done."""
+
+    specs: list[RunSpec]
+    model: StackedModel
+    epoch: int = 0
+    histories: list[list[dict[str, float]]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    folded: bool = True
+
+    def __post_init__(self) -> None:
+        self.histories = self.histories or [[] for _ in self.specs]
+        self.seconds = self.seconds or [0.0] * len(self.specs)
+        self.attach()
+
+    def attach(self) -> None:
+        """Regularisers and optimiser for the replicas there are now."""
+        spec, device = self.specs[0], next(self.model.parameters()).device
+        strengths = [s.strengths for s in self.specs]
+        self.seeds_R = torch.tensor([s.seed for s in self.specs], device=device)
+        layers = [int(layer) for layer in self.model.nodes]
+        self.places = TrainingPlaces(strengths, self.seeds_R, spec.reading, layers, spec.optimizer.batch_size)
+        decay_R = torch.tensor([s.weight_decay for s in strengths], dtype=torch.float64, device=device)
+        self.optimizer = SGD(self.model, spec.optimizer, decay_R, spec.reading, folded=self.folded)
+
+    def keep(self, alive: Sequence[int]) -> None:
+        if len(alive) == len(self.specs):
+            return
+        self.specs = [self.specs[r] for r in alive]
+        self.histories = [self.histories[r] for r in alive]
+        self.seconds = [self.seconds[r] for r in alive]
+        if alive:
+            self.model.keep(torch.tensor(alive, device=self.seeds_R.device))
+            self.attach()
+
+    def weights(self, replica: int) -> dict[str, np.ndarray]:
+        """One replica's parameters and buffers; nodes whose noise is off in this replica are left out."""
+        strengths = self.specs[replica].strengths
+        off = tuple(
+            f"nodes.{layer}." for layer in self.model.nodes
+            if not (strengths.nin_hidden if int(layer) else strengths.nin_input)
+        )  # fmt: skip
+        state = self.model.state_dict().items()
+        return {name: value[replica].cpu().numpy() for name, value in state if not (off and name.startswith(off))}
+
+
+def new_stack(
+    specs: Sequence[RunSpec], data: TrainingData, *, folded: bool = True, layers: Sequence[int] | None = None
+) -> Stack:
+    """Fresh replicas for `specs`, which share everything but seed and strengths (`RunSpec.stack_key`).
+
+    `layers` are those with a noise node, by default the ones that some replica needs.
+    """
+    spec = specs[0]
+    if spec.optimizer.batch_size > len(data.x):
+        raise SpecError(
+            f"optimizer.batch_size = {spec.optimizer.batch_size}: must be at most the {len(data.x)} training images"
+        )
+    seeds_R = torch.tensor([s.seed for s in specs], device=data.x.device)
+    if layers is None:
+        layers = node_layers(spec.arch, spec.reading, [s.strengths for s in specs], depth(spec.arch))
+    model = build(spec.arch, spec.reading, data.image, data.classes, seeds_R, layers, DTYPES[spec.precision])
+    return Stack(list(specs), model, folded=folded)
+
+
+def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]:
+    """One epoch of all replicas: mean loss (R,), running accuracy (R,), first step with a non-finite loss (R,) or -1.
+
+    Samples that do not fill a last mini-batch are left out; the next epoch's order has others there.
+    """
+    spec, model, places, seeds_R = stack.specs[0], stack.model, stack.places, stack.seeds_R
+    batch = spec.optimizer.batch_size
+    steps = len(data.x) // batch
+    order_RN = permutation(seeds_R, len(data.x), epoch=stack.epoch)[:, : steps * batch]
+    places.start_epoch(stack.epoch, order_RN, len(data.x), data.x.dtype)
+    loss_sum_R = torch.zeros(len(seeds_R), dtype=torch.float64, device=seeds_R.device)
+    correct_R = torch.zeros_like(seeds_R)
+    bad_step_R = torch.full_like(seeds_R, -1)
+    for step in range(steps):
+        index_RB = order_RN[:, step * batch : (step + 1) * batch]
+        x_RBD = data.x[index_RB.flatten()].view(*index_RB.shape, -1)
+        y_RB = data.y[index_RB]
+        places.start_step(step)
+        logits_RBK = model(x_RBD, places)
+        loss_R = mean_loss(spec.reading.loss, logits_RBK, y_RB)
+        loss_R.sum().backward()  # replicas share nothing, so the sum gives each its own gradient
+        stack.optimizer.step()
+        loss_R, logits_RBK = loss_R.detach(), logits_RBK.detach()
+        loss_sum_R += loss_R
+        correct_R += correct(logits_RBK, y_RB)
+        bad_step_R = torch.where((bad_step_R < 0) & ~torch.isfinite(loss_R), step, bad_step_R)
+        if step % 32 == 0 and bool((bad_step_R >= 0).all()):
+            break  # nobody is left to train
+    return loss_sum_R / steps, correct_R / (steps * batch), bad_step_R
+
+
+def norms(model: StackedModel) -> dict[str, list[float]]:
+    """Euclidean norms a replica of every layer's weights ('weight_norm_<layer>') and noise weights ('nin_norm_<layer>')."""
+    names: dict[str, list[float]] = {}
+    layers = [*getattr(model, "convolutions", []), *model.layers]  # type: ignore[misc]
+    for layer, module in enumerate(layers):
+        names[f"weight_norm_{layer}"] = module.weight.detach().flatten(1).norm(dim=1).tolist()
+    for layer_name, node in model.nodes.items():
+        names[f"nin_norm_{layer_name}"] = node.weight.detach().flatten(1).norm(dim=1).tolist()
+    return names
+
+
+def train(stack: Stack, data: TrainingData) -> Iterator[list[Outcome]]:
+    """Trains until every replica has reached its stop; yields after each epoch, with the runs that ended in it."""
+    while stack.specs:
+        started = time.perf_counter()
+        spec = stack.specs[0]
+        with arithmetic(spec.precision, data.x.device):
+            loss_R, accuracy_R, bad_step_R = (t.tolist() for t in run_epoch(stack, data))
+            if spec.reading.stop_measure == "clean":
+                accuracy_R = clean_scores(stack.model, data.x, data.y, spec.reading.loss)[1].tolist()
+            test_loss_R, test_accuracy_R = (
+                t.tolist() for t in clean_scores(stack.model, data.test_x, data.test_y, spec.reading.loss)
+            )
+        stack.epoch += 1
+        norms_R = norms(stack.model)
+        seconds = (time.perf_counter() - started) / len(stack.specs)
+        outcomes, alive = [], []
+        for r, replica in enumerate(stack.specs):
+            stack.seconds[r] += seconds
+            row = {"epoch": stack.epoch, "train_loss": loss_R[r], "train_accuracy": accuracy_R[r]}
+            row |= {"test_loss": test_loss_R[r], "test_accuracy": test_accuracy_R[r]}
+            row |= {name: values[r] for name, values in norms_R.items() if values[r] or not name.startswith("nin")}
+            stack.histories[r].append(row)
+            ending = how_it_ended(replica, row, bad_step_R[r])
+            if ending is None:
+                alive.append(r)
+            else:
+                outcomes.append(finish(stack, r, row, ending))
+        stack.keep(alive)
+        yield outcomes
+
+
+def how_it_ended(spec: RunSpec, row: dict[str, float], bad_step: int) -> dict[str, Any] | None:
+    """What the record says of the ending of a run, or None while it goes on."""
+    if bad_step >= 0:
+        return {"stopped_by": "diverged", "diverged_quantity": "training loss", "diverged_step": bad_step}
+    broken = [name for name, value in row.items() if not math.isfinite(value)]
+    if broken:
+        return {"stopped_by": "diverged", "diverged_quantity": broken[0], "diverged_step": -1}
+    if row["train_accuracy"] >= spec.stop_accuracy:
+        return {"stopped_by": "accuracy"}
+    return {"stopped_by": "epochs"} if row["epoch"] >= spec.max_epochs else None
+
+
+def finish(stack: Stack, replica: int, row: dict[str, float], ending: dict[str, Any]) -> Outcome:
+    diverged = ending["stopped_by"] == "diverged"
+    record = {
+        "status": "diverged" if diverged else "completed",
+        "epochs": stack.epoch,
+        "train_accuracy": math.nan if diverged else row["train_accuracy"],
+        "test_accuracy": math.nan if diverged else row["test_accuracy"],
+        "seconds": stack.seconds[replica],
+        **ending,
+    }
+    return Outcome(stack.specs[replica], record, stack.histories[replica], stack.weights(replica))
+
+

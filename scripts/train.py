@@ -1,0 +1,21 @@
+"""Trains and evaluates one run, or with `-m` a sweep as stacks. `python scripts/train.py --help` lists the choices."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from noise_reg import entry
+from noise_reg.sweep import stacked, train_jobs
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@stacked
+def main(cfg: DictConfig) -> float:
+    """The test accuracy of the run, which a sweeper may maximise."""
+    (accuracy,) = train_jobs([cfg])
+    return accuracy
+
+
+if __name__ == "__main__":
+    entry.run(main)

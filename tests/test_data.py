@@ -1,0 +1,310 @@
+"""Data sets from prepared and embedded files, their checks, split and standardisation.
+
+Axes: N images, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from noise_reg.data import DataError, Dataset, Standardizer, load, resolve_data_dir, split, split_digest
+from noise_reg.data import prepared as prepared_module
+from noise_reg.data.catalogue import LOADERS
+from noise_reg.errors import UserError
+from noise_reg.spec import DATASETS
+
+Arrays = dict[str, NDArray[Any]]
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def random_arrays(shape: tuple[int, ...], train: int = 5, test: int = 3) -> Arrays:
+    rng = np.random.default_rng(0)
+    arrays: Arrays = {}
+    for part, count in (("train", train), ("test", test)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+        arrays[f"{part}_labels"] = rng.integers(0, 10, count, dtype=np.uint8)
+    return arrays
+
+
+def save(folder: Path, name: str, arrays: Arrays) -> Path:
+    path = folder / f"{name}.npz"
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.fixture
+def real_dir() -> Path:
+    folder = Path(os.environ.get("NOISE_REG_DATA_DIR") or SHARED)
+    if not (folder / "fmnist.npz").is_file():
+        pytest.skip(f"no fmnist.npz in {folder} (set NOISE_REG_DATA_DIR)")
+    return folder
+
+
+def assert_sound(dataset: Dataset, shape_CHW: tuple[int, int, int], counts: tuple[int, int]) -> None:
+    images, labels = (dataset.train_images, dataset.test_images), (dataset.train_labels, dataset.test_labels)
+    assert [(tuple(x.shape), x.dtype) for x in images] == [((n, *shape_CHW), torch.uint8) for n in counts]
+    assert [(tuple(y.shape), y.dtype) for y in labels] == [((n,), torch.int64) for n in counts]
+    assert all(x.is_contiguous() for x in images)
+    assert dataset.classes == 10
+    assert set(dataset.provenance) == {"source", "file", "sha256", "note"}
+    assert "/" not in json.dumps([dataset.provenance["file"], list(dataset.provenance["sha256"])])
+
+
+# sources
+
+
+def test_the_catalogue_is_the_specification_s_list() -> None:
+    assert tuple(LOADERS) == DATASETS
+
+
+def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'fashion': unknown; known are fmnist, mnist, mnist_binary, usps, cifar10, digits"):
+        load("fashion", tmp_path, download=False)
+
+
+def test_digits_need_no_folder_and_never_change() -> None:
+    digits = load("digits", "/nowhere", download=False)
+    assert_sound(digits, (1, 8, 8), (1437, 360))
+    assert digits.provenance["source"] == "embedded"
+    assert "every" in digits.provenance["note"] or "one in 5" in digits.provenance["note"]
+    assert digits.provenance["sha256"] == {
+        "train_images": "1f0e8877b39685223c57564abdad7702fecbdd599c1e63b7a5f13610c1de000c",
+        "train_labels": "457bbc204616a022b313d32fa15d0aa9d4d8b31fb68407637906453f7ec688b7",
+        "test_images": "b360c510f4e26581169e14bfe20819ed608a628247f6acbbaaf52641e240c5e9",
+        "test_labels": "5542b795e3b2f8ccacc292fb6070604dd0d3836d839d6ac2e276331aa74dc8f7",
+    }
+
+
+def test_digits_hold_every_image_once_and_every_class_alike() -> None:
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+    digits, source = load("digits", None, download=False), load_digits()
+    both = torch.cat([digits.train_images, digits.test_images]).reshape(-1, 64).numpy()
+    expected = np.floor(source["data"] * 255 / 16 + 0.5).astype(np.uint8)
+    assert sorted(map(bytes, both)) == sorted(map(bytes, expected))
+    shares = torch.bincount(digits.test_labels) / torch.from_numpy(np.bincount(source["target"]))
+    assert shares.min() > 0.19 and shares.max() < 0.21
+
+
+@pytest.mark.parametrize("name", ["fmnist", "mnist", "usps", "cifar10"])
+def test_a_prepared_file_is_read_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared_module, "KNOWN_SHA256", {})
+    shape = {"usps": (16, 16), "cifar10": (32, 32, 3)}.get(name, (28, 28))
+    arrays = random_arrays(shape)
+    path = save(tmp_path, name, arrays)
+    dataset = load(name, tmp_path, download=False)
+    channels = shape[2] if len(shape) == 3 else 1
+    assert_sound(dataset, (channels, *shape[:2]), (5, 3))
+    assert dataset.name == name
+    for part, images in (("train", dataset.train_images), ("test", dataset.test_images)):
+        expected = arrays[f"{part}_images"].reshape(-1, *shape[:2], channels)
+        assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
+    assert dataset.train_labels.tolist() == arrays["train_labels"].tolist()
+    assert dataset.test_labels.tolist() == arrays["test_labels"].tolist()
+    assert dataset.provenance["source"] == "npz"
+    assert dataset.provenance["sha256"] == {f"{name}.npz": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def test_mnist_binary_is_mnist_thresholded_at_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared_module, "KNOWN_SHA256", {})
+    arrays = random_arrays((28, 28))
+    arrays["train_images"][0, 0, :4] = [0, 127, 128, 255]
+    save(tmp_path, "mnist", arrays)
+    binary = load("mnist_binary", tmp_path, download=False)
+    assert_sound(binary, (1, 28, 28), (5, 3))
+    assert binary.name == "mnist_binary"
+    assert binary.train_images[0, 0, 0, :4].tolist() == [0, 0, 255, 255]
+    assert np.array_equal(binary.test_images[:, 0].numpy(), np.where(arrays["test_images"] >= 128, 255, 0))
+    assert binary.provenance["file"] == "mnist.npz" and "thresholded" in binary.provenance["note"]
+
+
+def test_a_prepared_mnist_binary_comes_before_mnist(tmp_path: Path) -> None:
+    arrays = random_arrays((28, 28))
+    binary = {n: (a >= 128).astype(np.uint8) * 255 if "images" in n else a for n, a in arrays.items()}
+    save(tmp_path, "mnist_binary", binary)
+    dataset = load("mnist_binary", tmp_path, download=False)
+    assert dataset.provenance["file"] == "mnist_binary.npz"
+    assert np.array_equal(dataset.train_images[:, 0].numpy(), binary["train_images"])
+
+
+def test_grey_levels_under_the_name_of_mnist_binary_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, "mnist_binary", random_arrays((28, 28)))
+    with pytest.raises(DataError, match=rf"{path}: holds grey levels, expected only 0 and 255"):
+        load("mnist_binary", tmp_path, download=False)
+
+
+def test_the_folder_is_the_argument_then_the_environment_then_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NOISE_REG_DATA_DIR", raising=False)
+    assert resolve_data_dir(None) == tmp_path / "data"
+    monkeypatch.setenv("NOISE_REG_DATA_DIR", str(tmp_path / "env"))
+    assert resolve_data_dir(None) == tmp_path / "env"
+    assert resolve_data_dir("given") == tmp_path / "given"
+
+
+# checks of prepared files, with cifar10.npz, for which no checksum is known
+
+
+def changed(**arrays: NDArray[Any] | None) -> Arrays:
+    merged = random_arrays((32, 32, 3)) | arrays
+    return {name: array for name, array in merged.items() if array is not None}
+
+
+BAD_ARRAYS: dict[str, tuple[Arrays, str]] = {
+    "missing": (changed(test_labels=None), "test_labels missing, expected train_images, .* found train_images"),
+    "image dtype": (changed(train_images=np.zeros((5, 32, 32, 3))), "train_images has dtype float64, expected uint8"),
+    "label dtype": (changed(test_labels=np.zeros(3, np.int64)), "test_labels has dtype int64, expected uint8"),
+    "grey images": (
+        changed(train_images=np.zeros((5, 32, 32), np.uint8)),
+        r"train_images has shape \(5, 32, 32\), expected \(N, 32, 32, 3\)",
+    ),
+    "channels first": (
+        changed(test_images=np.zeros((3, 3, 32, 32), np.uint8)),
+        r"test_images has shape \(3, 3, 32, 32\), expected \(N, 32, 32, 3\)",
+    ),
+    "counts": (
+        changed(train_labels=np.zeros(4, np.uint8)),
+        r"train_labels has shape \(4,\), expected \(5,\), one label an image",
+    ),
+    "label range": (changed(test_labels=np.array([0, 10, 3], np.uint8)), "test_labels holds labels 0..10, expected 0..9"),
+    "empty": (
+        changed(test_images=np.zeros((0, 32, 32, 3), np.uint8), test_labels=np.zeros(0, np.uint8)),
+        "test_images is empty, expected at least one image",
+    ),
+    "objects": (changed(train_labels=np.array([{}] * 5, object)), "plain arrays, .*Object arrays cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_a_prepared_file_with_wrong_arrays_is_refused(case: str, tmp_path: Path) -> None:
+    arrays, message = BAD_ARRAYS[case]
+    path = save(tmp_path, "cifar10", arrays)
+    with pytest.raises(DataError, match=rf"{path}: .*{message}.*\. Replace it by the prepared cifar10.npz"):
+        load("cifar10", tmp_path, download=True)
+
+
+def npz_bytes() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **random_arrays((32, 32, 3)))  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def npy_bytes() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    return buffer.getvalue()
+
+
+BAD_BYTES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "truncated": (lambda: npz_bytes()[:5000], "found a truncated one or another kind of file"),
+    "flipped": (lambda: npz_bytes()[:2000] + b"????" + npz_bytes()[2004:], "cannot be read: Bad CRC-32"),
+    "a web page": (lambda: b"<html>Not found</html>", "found a truncated one or another kind of file"),
+    "one array": (npy_bytes, "found a truncated one or another kind of file"),
+    "no bytes": (lambda: b"", "found a truncated one or another kind of file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BYTES)
+def test_a_damaged_or_foreign_file_is_refused(case: str, tmp_path: Path) -> None:
+    content, message = BAD_BYTES[case]
+    path = tmp_path / "cifar10.npz"
+    path.write_bytes(content())
+    with pytest.raises(DataError, match=rf"{path}: expected an npz .*{message}.*\. Replace it by the prepared"):
+        load("cifar10", tmp_path, download=True)
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "cifar10.npz", "w") as archive:
+        archive.writestr("train_images", "text")
+    with pytest.raises(DataError, match="train_labels, test_images, test_labels missing"):
+        load("cifar10", tmp_path, download=False)
+
+
+@pytest.mark.parametrize("kind", ["folder", "broken link"])
+def test_a_prepared_file_that_cannot_be_opened_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "fmnist.npz"
+    path.mkdir() if kind == "folder" else path.symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=rf"{path}: cannot be read: (Is a directory|No such file)"):
+        load("fmnist", tmp_path, download=True)
+
+
+@pytest.mark.parametrize("name", ["fmnist", "mnist", "usps"])
+def test_a_known_name_with_another_checksum_is_refused(name: str, tmp_path: Path) -> None:
+    path = save(tmp_path, name, random_arrays((16, 16) if name == "usps" else (28, 28)))
+    found, known = hashlib.sha256(path.read_bytes()).hexdigest(), prepared_module.KNOWN_SHA256[f"{name}.npz"]
+    with pytest.raises(DataError, match=rf"{path}: SHA-256 is {found}, expected {known}\. Replace it"):
+        load(name, tmp_path, download=True)
+
+
+def test_the_known_checksums_are_the_data_readme_s(real_dir: Path) -> None:
+    readme = real_dir / "README.md"
+    if not readme.is_file():
+        pytest.skip(f"no README.md in {real_dir}")
+    text = readme.read_text()
+    assert all(f"`{name}`" in text and sha256 in text for name, sha256 in prepared_module.KNOWN_SHA256.items())
+
+
+def test_fashion_mnist_has_the_known_moments(real_dir: Path) -> None:
+    dataset = load("fmnist", real_dir, download=False)
+    assert_sound(dataset, (1, 28, 28), (60_000, 10_000))
+    assert torch.bincount(dataset.train_labels).tolist() == [6_000] * 10
+    assert torch.bincount(dataset.test_labels).tolist() == [1_000] * 10
+    standardizer = Standardizer.fit(dataset.train_images, by="std", per="global")
+    assert standardizer.mean.item() == pytest.approx(0.28604, abs=5e-6)
+    assert standardizer.scale.item() == pytest.approx(0.35302, abs=5e-6)
+
+
+# split
+
+
+@given(count=st.integers(1, 300), fraction=st.floats(0.01, 1), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_a_split_is_disjoint_and_covers(count: int, fraction: float, seed: int) -> None:
+    if round(count * fraction) == 0:
+        with pytest.raises(DataError, match="leaves none for training"):
+            split(count, fraction, seed)
+        return
+    train, validation = split(count, fraction, seed)
+    assert train.dtype == validation.dtype == torch.int64
+    assert len(train) == round(count * fraction)
+    assert sorted([*train.tolist(), *validation.tolist()]) == list(range(count))
+
+
+def test_a_split_depends_on_its_seed_alone() -> None:
+    torch.manual_seed(1)
+    train, validation = split(1000, 0.6, seed=7)
+    torch.manual_seed(2)
+    np.random.seed(3)
+    again, _ = split(1000, 0.6, seed=7)
+    other, _ = split(1000, 0.6, seed=8)
+    assert torch.equal(train, again) and not torch.equal(train, other)
+    assert len(train) == 600 and train.tolist() != list(range(600))
+    assert split_digest(train) == "DIGEST", "stored runs were trained on the split that this digest names"
+    assert split_digest(train) != split_digest(validation)
+
+
+def test_a_fraction_of_one_leaves_the_validation_part_empty() -> None:
+    train, validation = split(5, 1, seed=0)
+    assert train.tolist() == [0, 1, 2, 3, 4] and validation.shape == (0,) and validation.dtype == torch.int64
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.1, float("nan")])
+def test_an_impossible_fraction_is_refused(fraction: float) -> None:
+    with pytest.raises(DataError, match=r"train_fraction = .*must be in \(0, 1\]"):
+        split(10, fraction, seed=0)
