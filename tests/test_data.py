@@ -72,7 +72,9 @@ def test_the_catalogue_is_the_specification_s_list() -> None:
 
 
 def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'fashion': unknown; known are fmnist, mnist, mnist_binary, usps, cifar10, digits"):
+    with pytest.raises(
+        UserError, match=r"'fashion': unknown; known are fmnist, mnist, mnist_binary, usps, cifar10, digits"
+    ):
         load("fashion", tmp_path, download=False)
 
 
@@ -182,7 +184,10 @@ BAD_ARRAYS: dict[str, tuple[Arrays, str]] = {
         changed(train_labels=np.zeros(4, np.uint8)),
         r"train_labels has shape \(4,\), expected \(5,\), one label an image",
     ),
-    "label range": (changed(test_labels=np.array([0, 10, 3], np.uint8)), "test_labels holds labels 0..10, expected 0..9"),
+    "label range": (
+        changed(test_labels=np.array([0, 10, 3], np.uint8)),
+        "test_labels holds labels 0..10, expected 0..9",
+    ),
     "empty": (
         changed(test_images=np.zeros((0, 32, 32, 3), np.uint8), test_labels=np.zeros(0, np.uint8)),
         "test_images is empty, expected at least one image",

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import noise_reg
+from noise_reg.atomic import HOST
 from noise_reg.store import Store
 
 SPEC = {"dataset": {"name": "digits"}, "arch": {"name": "fc"}, "seed": 0}
@@ -237,3 +238,19 @@ def test_a_half_written_run_is_left_alone_while_its_claim_lives(tmp_path: Path) 
     told: list[str] = []
     assert store.take_complete([KEYS[0]], told.append) == set()
     assert len(told) == 1 and KEYS[0] in told[0] and store.state(KEYS[0]) == "missing"
+
+
+def test_parts_of_dead_processes_and_parts_older_than_an_hour_are_removed(tmp_path: Path) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    owners = [f"{HOST}-{child.pid}", f"{HOST}-{os.getpid()}", f"{HOST}-{os.getpid()}", f"{'0' * 8}-{child.pid}"]
+    parts = [tmp_path / "runs" / f".{KEYS[0]}.{owner}.{i:08x}.part" for i, owner in enumerate(owners)]
+    for part in parts:
+        part.mkdir(parents=True)
+    dead, living, old, elsewhere = parts
+    os.utime(old, (0, time.time() - 3700))
+    checkpoint = tmp_path / "checkpoints" / dead.name
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    assert Store(tmp_path).take_complete([], pytest.fail) == set()
+    assert [part for part in parts if part.exists()] == [living, elsewhere] and not checkpoint.exists()

@@ -4,19 +4,16 @@ Each job still gets its own JobReturn, so any sweeper works on top. A task funct
 `run_together(configs) -> list of return values or exceptions, one a job`; other functions run one job after the other.
 """
 
-import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
-
-log = logging.getLogger(__name__)
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 @dataclass
@@ -36,10 +33,11 @@ class StackedLauncher(Launcher):
             self.compose(list(overrides), initial_job_idx + number) for number, overrides in enumerate(job_overrides)
         ]
         together: Callable[[list[DictConfig]], list[Any]] | None = getattr(self.task_function, "run_together", None)
-        values = together(configs) if together else [self.task_function(config) for config in configs]
+        tasks = [OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]) for config in configs]
+        values = together(tasks) if together else [self.task_function(task) for task in tasks]
         return [
-            self.job_return(config, list(overrides), value)
-            for config, overrides, value in zip(configs, job_overrides, values, strict=True)
+            job_return(config, task, list(overrides), value)
+            for config, task, overrides, value in zip(configs, tasks, job_overrides, values, strict=True)
         ]
 
     def compose(self, overrides: list[str], number: int) -> DictConfig:
@@ -49,11 +47,10 @@ class StackedLauncher(Launcher):
             config.hydra.job.num = number
         return config
 
-    def job_return(self, config: DictConfig, overrides: list[str], value: Any) -> JobReturn:
-        result = JobReturn(
-            overrides=filter_overrides(overrides), cfg=config, hydra_cfg=HydraConfig.instance().cfg, working_dir="."
-        )
-        result.task_name = str(config.hydra.job.name)
-        result.status = JobStatus.FAILED if isinstance(value, BaseException) else JobStatus.COMPLETED
-        result.return_value = value
-        return result
+
+def job_return(config: DictConfig, task: DictConfig, overrides: list[str], value: Any) -> JobReturn:
+    result = JobReturn(overrides=filter_overrides(overrides), cfg=task, hydra_cfg=OmegaConf.masked_copy(config, ["hydra"]))
+    result.working_dir, result.task_name = os.getcwd(), str(config.hydra.job.name)
+    result.status = JobStatus.FAILED if isinstance(value, BaseException) else JobStatus.COMPLETED
+    result.return_value = value
+    return result

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from noise_reg.artefacts.head import INK, Head
 from noise_reg.artefacts.lines import Line
 from noise_reg.artefacts.methods import METHODS, Style, rank, styles
 from noise_reg.artefacts.statistics import Summary
@@ -32,11 +33,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Words:
-    """`under`: lines under the title; `warning`: what is below paper scale, or ''; `notes`: lines at the foot."""
+    """`beside`: the legend's name for the panels' `beside` marks; `notes`: lines at the foot."""
 
-    title: str
-    under: str
-    warning: str
+    head: Head
     x_label: str
     beside: str
     notes: Sequence[str]
@@ -49,7 +48,7 @@ class Layout:
     panels: int
     legend_rows: int
     notes: int
-    warning: bool
+    head: Head
     left: float = 0.7
     gap: float = 0.35
     right: float = 0.2
@@ -68,7 +67,7 @@ class Layout:
 
     @property
     def height(self) -> float:
-        return 0.95 + 0.22 * self.warning + PANEL[1] + self.foot
+        return self.head.height(self.width - self.left) + 0.35 + PANEL[1] + self.foot
 
     def share(self, x: float, y: float) -> tuple[float, float]:
         return x / self.width, y / self.height
@@ -88,7 +87,7 @@ def accuracy_figure(panels: Sequence[Panel], words: Words, spread: str) -> Figur
     style = styles(line.method for panel in panels for line in panel.lines)
     handles = legend_handles(panels, style, words.beside)
     columns = 5 if len(panels) > 1 else 3
-    layout = Layout(len(panels), math.ceil(len(handles) / columns), len(words.notes), bool(words.warning))
+    layout = Layout(len(panels), math.ceil(len(handles) / columns), len(words.notes), words.head)
     figure = Figure(figsize=(layout.width, layout.height))
     low = lowest(panels, spread)
     for i, panel in enumerate(panels):
@@ -96,7 +95,10 @@ def accuracy_figure(panels: Sequence[Panel], words: Words, spread: str) -> Figur
         draw_panel(axes, panel, style, spread)
         axes.set(ylim=(low, 100), xlabel=words.x_label, ylabel="" if i else "test accuracy (%)")
         axes.tick_params(labelleft=i == 0)
-    write_words(figure, words, layout)
+    words.head.write(figure, layout.left)
+    for i, note in enumerate(words.notes):
+        up = NOTE_ROW * (len(words.notes) - i) + 0.06
+        figure.text(*layout.share(layout.left, up), note, va="top", fontsize=8, color=INK)
     figure.legend(
         handles=row_by_row(handles, columns),
         ncols=columns,
@@ -109,20 +111,6 @@ def accuracy_figure(panels: Sequence[Panel], words: Words, spread: str) -> Figur
         borderaxespad=0,
     )
     return figure
-
-
-def write_words(figure: Figure, words: Words, layout: Layout) -> None:
-    """Title, what it was drawn from, warning at the head; notes at the foot."""
-
-    def write(inches_up: float, text: str, **how: Any) -> None:
-        figure.text(*layout.share(layout.left, inches_up), text, va="top", **how)
-
-    write(layout.height - 0.12, words.title, fontsize=12.5, fontweight="bold")
-    write(layout.height - 0.4, words.under, fontsize=9, color="#333333")
-    if words.warning:
-        write(layout.height - 0.61, words.warning, fontsize=9, fontweight="bold", color="#8a1c00")
-    for i, note in enumerate(words.notes):
-        write(NOTE_ROW * (len(words.notes) - i) + 0.06, note, fontsize=8, color="#333333")
 
 
 def draw_panel(axes: Axes, panel: Panel, style: Mapping[str, Style], spread: str) -> None:

@@ -19,6 +19,7 @@ from noise_reg.artefacts import markdown
 from noise_reg.artefacts.claims import PAPER_DATASET, judge_claims
 from noise_reg.artefacts.curves import SPREADS, Panel, Words, accuracy_figure, half_band
 from noise_reg.artefacts.folder import save_figure, save_text
+from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.lines import Line, archs, lines, of_arch, span
 from noise_reg.artefacts.methods import arch_name, dataset_name
 from noise_reg.artefacts.paper import printed
@@ -53,12 +54,13 @@ def figure(found: Sequence[Line], context: Mapping[str, Any]) -> Figure:
         drawn = {line.method for line in of if not line.reading}
         marks = {method: printed("table_2", arch, method, dataset) for method in sorted(drawn)}
         panels.append(Panel(panel_title(arch, of), of, {m: s for m, s in marks.items() if s is not None}))
-    below = context["below_paper_scale"]
     words = Words(
-        title=f"{TITLE}: {dataset_name(dataset)}",
-        under=f"Eq. 8, x → √(1 − σ²) x + σ δ. Line: mean over runs; band: {SPREADS[spread_of(context)]}. "
-        f"Preset {context['preset']}.",
-        warning=f"Below paper scale: {below}" if below else "",
+        head=Head(
+            f"{TITLE}: {dataset_name(dataset)}",
+            f"Eq. 8, x → √(1 − σ²) x + σ δ. Line: mean over runs; band: {SPREADS[spread_of(context)]}. "
+            f"Preset {context['preset']}.",
+            context["below_paper_scale"],
+        ),
         x_label=r"$\sigma_\mathrm{noise}$",
         beside="paper (clean, ± 2σ)",
         notes=[f"{arch_name(line.arch)}, {line.label}: {line.account()}." for line in found if line.tally()],

@@ -69,7 +69,7 @@ class Line:
 
     def at(self, sigmas: Sequence[float]) -> dict[int, float]:
         """By seed, the mean accuracy over `sigmas` (strengths of the grid); runs that lack one are left out."""
-        columns = [c for c in self.curve.columns if any(abs(c - s) < SAME_STRENGTH for s in sigmas)]
+        columns = [c for c in self.curve.columns if any(abs(float(c) - s) < SAME_STRENGTH for s in sigmas)]
         if len(columns) < len(sigmas) or not columns:
             return {}
         means = self.curve[columns].mean(axis="columns", skipna=False).dropna()
@@ -92,7 +92,7 @@ def lines(rows: Rows) -> list[Line]:
     for (arch, method, reading), group in runs.groupby(["arch", "method", "reading"], sort=False):
         curve = wide.reindex(group["key"]).set_axis(group["seed"].to_numpy(), axis="index").sort_index()
         curve = curve.dropna(how="all").dropna(axis="columns", how="all")
-        found.append(Line(arch, method, reading, group, curve, clean_accuracy(rows, group)))
+        found.append(Line(str(arch), str(method), str(reading), group, curve, clean_accuracy(rows, group)))
     return sorted(found, key=lambda line: (rank(line.arch, ARCHS), rank(line.method, METHODS), line.reading))
 
 

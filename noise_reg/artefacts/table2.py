@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
+from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.lines import Line, archs, lines, span
 from noise_reg.artefacts.methods import arch_name, dataset_name
 from noise_reg.artefacts.paper import paper_numbers, printed
@@ -28,6 +29,7 @@ SOURCE = "Noise Injection Node Regularization for Robust Learning, Table 2"
 TITLE = "Accuracy on clean test data"
 NO_NUMBERS = "The paper has no numbers for this data set."
 OURS, PAPER = "#0072B2", "#D55E00"
+MARGIN, ROW = 0.15, 0.36  # inches
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,35 +138,21 @@ def figure(entries: Sequence[Entry], context: Mapping[str, Any]) -> Figure:
     """A dot plot: each run, ours mean ± 2 s.d., the paper's mean ± 2 sigma, the verdict in words."""
     present = archs([e.line for e in entries])
     rows = max(sum(e.line.arch == arch for e in entries) for arch in present)
-    has_paper, below = any(e.paper for e in entries), context["below_paper_scale"]
-    top, bottom, left, right = 0.95 + 0.24 * bool(below), 0.95, 2.35, 1.3 if has_paper else 0.6
-    panel = 4.0
-    width, height = (left + panel + right) * len(present), top + 0.36 * rows + bottom
+    has_paper = any(e.paper for e in entries)
+    left, panel, right, bottom = 2.35, 4.0, 1.3 if has_paper else 0.9, 0.95
+    width = (left + panel + right) * len(present)
+    under = f"{scale(entries)} Preset {context['preset']}." + ("" if has_paper else f" {NO_NUMBERS}")
+    head = Head(f"{TITLE}: {dataset_name(context['dataset'])}", under, context["below_paper_scale"])
+    height = head.height(width - MARGIN) + 0.4 + ROW * rows + bottom
     made = Figure(figsize=(width, height))
     for i, arch in enumerate(present):
         x = (i * (left + panel + right) + left) / width
-        axes = made.add_axes((x, bottom / height, panel / width, 0.36 * rows / height))
+        axes = made.add_axes((x, bottom / height, panel / width, ROW * rows / height))
         draw_panel(axes, [e for e in entries if e.line.arch == arch], arch)
-    made.text(0.15 / width, 1 - 0.12 / height, heading(context), va="top", fontsize=12.5, fontweight="bold")
-    under = f"{scale(entries)} Preset {context['preset']}." + ("" if has_paper else f" {NO_NUMBERS}")
-    made.text(0.15 / width, 1 - 0.4 / height, under, va="top", fontsize=9, color="#333333")
-    if below:
-        warning = f"Below paper scale: {below}"
-        made.text(0.15 / width, 1 - 0.61 / height, warning, va="top", fontsize=9, fontweight="bold", color="#8a1c00")
-    made.legend(
-        handles=legend(has_paper),
-        loc="lower left",
-        bbox_to_anchor=(0.1 / width, 0.05 / height),
-        borderaxespad=0,
-        ncols=3,
-        frameon=False,
-        fontsize=8.5,
-    )
+    head.write(made, MARGIN)
+    where = {"bbox_to_anchor": (0.1 / width, 0.05 / height), "borderaxespad": 0}
+    made.legend(handles=legend(has_paper), loc="lower left", ncols=3, frameon=False, fontsize=8.5, **where)
     return made
-
-
-def heading(context: Mapping[str, Any]) -> str:
-    return f"{TITLE}: {dataset_name(context['dataset'])}"
 
 
 def draw_panel(axes: Axes, entries: Sequence[Entry], arch: str) -> None:

@@ -1,0 +1,69 @@
+# One environment, built from the lock; every target needs nothing else.
+PYTHON3 ?= python3
+UV ?= uv
+PRESET ?= quick
+DEVICE ?= auto
+DATA_DIR ?=
+ARGS ?=
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
+	$(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 report bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  PRESET=smoke|quick|paper   DEVICE=auto|cpu|cuda   DATA_DIR=<folder of prepared <dataset>.npz>"
+	@echo "  ARGS='<further settings>'  PYTHON3=<Python 3.11 to 3.13 to build the environment with>"
+
+setup: $(STAMP) ## Create .venv with exactly the locked packages (done on demand by every other target)
+
+# The stamp goes first and comes last: an installation that was interrupted is never taken for a finished one.
+$(STAMP): requirements.lock pyproject.toml
+	@rm -f $@
+	@$(PYTHON3) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON3) is: $$($(PYTHON3) --version 2>&1)." >&2; \
+		echo "Name another one: make PYTHON3=python3.12 ..." >&2; exit 1; }
+	$(PYTHON3) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test: $(STAMP) ## Run the tests (at most 10 minutes on 2 cores)
+	$(PYTHON) -m pytest -q
+
+lint: $(STAMP) ## Check style, formatting and types
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+
+demo: $(STAMP) ## Nine methods x ten seeds on embedded data, Fig. 2 and its table, into results/demo (3 minutes, no network)
+	$(PYTHON) scripts/reproduce.py preset=demo $(ARGS)
+
+reproduce-fig2: $(STAMP) ## Fig. 2: accuracy against input noise, beside the paper's claims (PRESET, DATA_DIR, DEVICE)
+	$(call REPRODUCE,fig2)
+
+reproduce-table2: $(STAMP) ## Table 2: clean accuracies beside the paper's (PRESET, DATA_DIR, DEVICE)
+	$(call REPRODUCE,table2)
+
+reproduce-%: $(STAMP) ## Any other figure or table, by its name in conf/artefact
+	$(call REPRODUCE,$*)
+
+report: $(STAMP) ## One HTML page of everything under results/
+	$(PYTHON) scripts/report.py $(ARGS)
+
+bench: $(STAMP) ## Time stacked training against plain loops
+	$(PYTHON) scripts/benchmark.py $(ARGS)
+
+lock: ## Regenerate requirements.lock from pyproject.toml (needs uv); then update environment.yml
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate -o requirements.lock
+
+clean: ## Remove caches and build leftovers; .venv, runs and results stay
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,38 @@
+"""The words above a figure: title, what it was drawn from, and in red what is below the paper's scale; wrapped to fit."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+CHARACTERS_AN_INCH = 11.5  # of 9 point text, cautiously
+LINE = 0.21  # inches
+INK, WARNING = "#333333", "#8a1c00"
+
+
+@dataclass(frozen=True)
+class Head:
+    title: str
+    under: str
+    below_paper_scale: str
+
+    def lines(self, width: float) -> list[tuple[str, str, str]]:
+        """(text, colour, weight) of each line under the title, for a figure `width` inches wide."""
+        limit = int(width * CHARACTERS_AN_INCH)
+        plain = [(line, INK, "normal") for line in textwrap.wrap(self.under, limit)]
+        warning = f"Below paper scale: {self.below_paper_scale}" if self.below_paper_scale else ""
+        return plain + [(line, WARNING, "bold") for line in textwrap.wrap(warning, int(0.88 * limit))]
+
+    def height(self, width: float) -> float:
+        """Inches from the figure's top to below the last line."""
+        return 0.4 + LINE * len(self.lines(width))
+
+    def write(self, figure: Figure, left: float) -> None:
+        """Draw from `left` inches on; the figure must have its final size."""
+        width, height = figure.get_size_inches()
+        figure.text(left / width, 1 - 0.12 / height, self.title, va="top", fontsize=12.5, fontweight="bold")
+        for i, (text, colour, weight) in enumerate(self.lines(width - left)):
+            up = 1 - (0.4 + LINE * i) / height
+            figure.text(left / width, up, text, va="top", fontsize=9, color=colour, fontweight=weight)
