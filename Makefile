@@ -30,7 +30,7 @@ $(STAMP): requirements.lock pyproject.toml
 		echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON3) is: $$($(PYTHON3) --version 2>&1)." >&2; \
 		echo "Name another one: make PYTHON3=python3.12 ..." >&2; exit 1; }
 	$(PYTHON3) -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PYTHON) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -108,7 +108,12 @@ class Pipeline:
                 stacks.append(begun)
                 for spec in begun:
                     wanted.pop(spec.key, None)
-        for group in by_shape(list(wanted.values())):
+        return stacks + self.fresh_stacks(list(wanted.values()))
+
+    def fresh_stacks(self, specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+        """`specs` cut into stacks for this device, whatever was begun earlier."""
+        stacks = []
+        for group in by_shape(specs):
             data = self.data(group[0])
             size = stack_size(group[0], data.image, data.classes, self.device.type, self.runtime.stack_size)
             stacks += cut(group, size)

@@ -131,8 +131,8 @@ def dtype_code(name: str, array: np.ndarray) -> str:
 
 def raw(array: np.ndarray) -> memoryview:
     """An array's elements, little-endian in C order, copied only where they do not lie so already."""
-    ordered = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
-    return ordered.reshape(-1).view(np.uint8).data
+    little_endian = np.asarray(array, dtype=array.dtype.newbyteorder("<"))
+    return little_endian.reshape(-1).view(np.uint8).data
 
 
 def tensor_chunks(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:

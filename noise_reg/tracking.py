@@ -1,7 +1,7 @@
-"""A mirror of the store in Weights & Biases, written after the fact: one W&B run for each stored run, one for each artefact.
+"""A mirror of the store in Weights & Biases, written after the fact: one W&B run for each stored run and each artefact.
 
-The store is the truth and W&B a copy for the eye, so nothing here may stop or slow a training: the first failure becomes
-one warning, and tracking is silent from then on. This is the only file that imports wandb, and only once it is needed.
+The store is the truth and W&B a copy for the eye, so nothing here may stop or slow a training: the first failure
+becomes one warning, and tracking is silent from then on. Only this file imports wandb, and only once it is needed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-# Seconds that a dead network or a full disk may cost, once: until the service has started, until the server has answered,
-# until a finished run has been sent.
-SERVICE_TIMEOUT, INIT_TIMEOUT, FINISH_TIMEOUT = 15.0, 20.0, 60.0
+# Seconds that a dead network or a full disk may cost, once: until the service has started, until the server has
+# answered, until a finished run has been sent.
+SERVICE_TIMEOUT, INIT_TIMEOUT, FINISH_TIMEOUT = 30.0, 20.0, 60.0
 
 # wandb records machine, command line, code and terminal unless told otherwise; a result needs none of them.
 PRIVATE: dict[str, Any] = {
@@ -64,7 +64,7 @@ def harmless(method: Callable[Concatenate[Tracker, P], None]) -> Callable[Concat
     """Turns the tracker's first failure into one warning, and every later call into nothing."""
 
     @wraps(method)
-    def guarded(self: Tracker, *args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if self.silent:
             return
         try:
@@ -105,8 +105,9 @@ class Tracker:
     ) -> None:
         """One stored run: `spec` is a RunSpec as nested dict, `record` the run's row of the store (with its method).
 
-        The config keeps the nesting, which W&B shows and filters as `strengths.nin_input`. Summary: the record's scalars
-        and each evaluation as `<evaluation>/<strength>`; wandb's own clock counts the mirroring, training took `seconds`.
+        The config keeps the nesting, which W&B shows and filters as `strengths.nin_input`. The summary holds the
+        record's scalars and each evaluation as `<evaluation>/<strength>`. W&B's own clock counts the mirroring; the
+        training took `seconds`.
         """
         name = f"{spec['dataset']['name']}-{spec['arch']['name']}-{record['method']}-s{spec['seed']}"
         config = {**spec, "key": key, "method": record["method"]}
@@ -191,8 +192,8 @@ def table(frame: pd.DataFrame, run: wandb.Run, label: str, step: int) -> wandb.T
 
     rows: list[Any] = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
     shown = wandb.Table(columns=list(map(str, frame.columns)), data=rows, allow_mixed_types=True)
-    # Bound before it is logged, a table is one file in the run's folder. Otherwise wandb stages a second copy under the home
-    # folder and names that path in its log, and an offline run could not be sent from another machine.
+    # Bound before it is logged, a table is one file in the run's folder. Otherwise wandb stages a second copy under the
+    # home folder and names that path in its log, and an offline run could not be sent from another machine.
     shown.bind_to_run(run, label, step)
     return shown
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import dataclasses
+import gc
 import gzip
 import hashlib
 import io
@@ -35,12 +36,16 @@ Arrays = dict[str, NDArray[Any]]
 NAMES = ("fmnist", "mnist", "usps", "cifar10")
 COUNTS = (10, 4)
 
+# torchvision leaves the answer of a 404 open until it is collected, which the fixture does before the next test
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` (path -> bytes) and keeps the paths asked for."""
+    """Serves `files` (path -> bytes), keeps the paths asked for, and holds the patches that lead to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.patch = patch
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_port}/"
@@ -72,10 +77,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    running = Server(monkeypatch)
     yield running
     running.stop()
+    if set(running.asked) - set(running.files):
+        gc.collect()
 
 
 def md5(content: bytes) -> str:
@@ -95,16 +102,16 @@ def random_arrays(shape: tuple[int, ...]) -> Arrays:
     return arrays
 
 
-def serve_idx(server: Server, monkeypatch: pytest.MonkeyPatch, dataset: Any, arrays: Arrays) -> None:
+def serve_idx(server: Server, dataset: Any, arrays: Arrays) -> None:
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     keys = ("train_images", "train_labels", "test_images", "test_labels")
     files = {f"{n}-ubyte.gz": gzip.compress(idx(arrays[k]), mtime=0) for n, k in zip(names, keys, strict=True)}
     server.files |= files
-    monkeypatch.setattr(dataset, "mirrors", [server.url])
-    monkeypatch.setattr(dataset, "resources", [(name, md5(content)) for name, content in files.items()])
+    server.patch.setattr(dataset, "mirrors", [server.url])
+    server.patch.setattr(dataset, "resources", [(name, md5(content)) for name, content in files.items()])
 
 
-def serve_usps(server: Server, monkeypatch: pytest.MonkeyPatch, arrays: Arrays) -> None:
+def serve_usps(server: Server, arrays: Arrays) -> None:
     """LIBSVM text: label 1..10 and 256 values in [-1, 1]."""
     split_list = {}
     for part, file in (("train", "usps.bz2"), ("test", "usps.t.bz2")):
@@ -114,10 +121,10 @@ def serve_usps(server: Server, monkeypatch: pytest.MonkeyPatch, arrays: Arrays) 
             rows.append(f"{label + 1} " + " ".join(f"{i}:{values[v]}" for i, v in enumerate(image.ravel().tolist(), 1)))
         server.files[file] = bz2.compress(("\n".join(rows) + "\n").encode())
         split_list[part] = [server.url + file, file, md5(server.files[file])]
-    monkeypatch.setattr(datasets.USPS, "split_list", split_list)
+    server.patch.setattr(datasets.USPS, "split_list", split_list)
 
 
-def serve_cifar10(server: Server, monkeypatch: pytest.MonkeyPatch, arrays: Arrays) -> None:
+def serve_cifar10(server: Server, arrays: Arrays) -> None:
     """A tar of pickles, five training batches, one of test, one of class names; images as rows (3 * 32 * 32)."""
     rows = {k: a.transpose(0, 3, 1, 2).reshape(len(a), -1) if "images" in k else a for k, a in arrays.items()}
     train = zip(np.split(rows["train_images"], 5), np.split(rows["train_labels"], 5), strict=True)
@@ -135,34 +142,32 @@ def serve_cifar10(server: Server, monkeypatch: pytest.MonkeyPatch, arrays: Array
             tar.addfile(member, io.BytesIO(content))
     server.files["cifar-10-python.tar.gz"] = buffer.getvalue()
     known = {name: md5(content) for name, content in files.items()}
-    monkeypatch.setattr(datasets.CIFAR10, "url", server.url + "cifar-10-python.tar.gz")
-    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5(buffer.getvalue()))
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[n, known[n]] for n in known if n.startswith("data")])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", known["test_batch"]]])
+    server.patch.setattr(datasets.CIFAR10, "url", server.url + "cifar-10-python.tar.gz")
+    server.patch.setattr(datasets.CIFAR10, "tgz_md5", md5(buffer.getvalue()))
+    server.patch.setattr(datasets.CIFAR10, "train_list", [[n, known[n]] for n in known if n.startswith("data")])
+    server.patch.setattr(datasets.CIFAR10, "test_list", [["test_batch", known["test_batch"]]])
     meta = {"filename": "batches.meta", "key": "label_names", "md5": known["batches.meta"]}
-    monkeypatch.setattr(datasets.CIFAR10, "meta", meta)
+    server.patch.setattr(datasets.CIFAR10, "meta", meta)
 
 
-def serve(name: str, server: Server, monkeypatch: pytest.MonkeyPatch, **changes: NDArray[Any]) -> Arrays:
+def serve(name: str, server: Server, **changes: NDArray[Any]) -> Arrays:
     """Makes torchvision's class fetch small random files from the server; returns what they hold."""
     arrays = random_arrays({"usps": (16, 16), "cifar10": (32, 32, 3)}.get(name, (28, 28))) | changes
     if name == "usps":
-        serve_usps(server, monkeypatch, arrays)
+        serve_usps(server, arrays)
     elif name == "cifar10":
-        serve_cifar10(server, monkeypatch, arrays)
+        serve_cifar10(server, arrays)
     else:
-        serve_idx(server, monkeypatch, vision.SOURCES[name].dataset, arrays)
+        serve_idx(server, vision.SOURCES[name].dataset, arrays)
     source = vision.SOURCES[name]
     level_sum = int(arrays["train_images"].sum()) if source.level_sum else None
-    monkeypatch.setitem(vision.SOURCES, name, dataclasses.replace(source, counts=COUNTS, level_sum=level_sum))
+    server.patch.setitem(vision.SOURCES, name, dataclasses.replace(source, counts=COUNTS, level_sum=level_sum))
     return arrays
 
 
 def assert_holds(dataset: Dataset, arrays: Arrays) -> None:
-    for part, images, labels in (
-        ("train", dataset.train_images, dataset.train_labels),
-        ("test", dataset.test_images, dataset.test_labels),
-    ):
+    for part in ("train", "test"):
+        images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
         expected = arrays[f"{part}_images"]
         assert images.dtype == torch.uint8 and labels.dtype == torch.int64
         images_NHWC = images.permute(0, 2, 3, 1).numpy()
@@ -171,10 +176,8 @@ def assert_holds(dataset: Dataset, arrays: Arrays) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_downloads_once_and_parses(
-    name: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arrays = serve(name, server, monkeypatch)
+def test_it_downloads_once_and_parses(name: str, tmp_path: Path, server: Server) -> None:
+    arrays = serve(name, server)
     dataset = load(name, tmp_path / "new", download=True)
     assert dataset.name == name
     assert_holds(dataset, arrays)
@@ -188,20 +191,16 @@ def test_it_downloads_once_and_parses(
     assert server.asked == []
 
 
-def test_mnist_binary_is_made_from_the_download(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arrays = serve("mnist", server, monkeypatch)
+def test_mnist_binary_is_made_from_the_download(tmp_path: Path, server: Server) -> None:
+    arrays = serve("mnist", server)
     binary = load("mnist_binary", tmp_path, download=True)
     expected = {k: np.where(a >= 128, 255, 0) if "images" in k else a for k, a in arrays.items()}
     assert_holds(binary, expected)
     assert binary.name == "mnist_binary" and binary.provenance["source"] == "torchvision"
 
 
-def test_jobs_that_start_together_download_once(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve("fmnist", server, monkeypatch)
+def test_jobs_that_start_together_download_once(tmp_path: Path, server: Server) -> None:
+    serve("fmnist", server)
     with ThreadPoolExecutor(3) as pool:
         loaded = list(pool.map(lambda _: load("fmnist", tmp_path, download=True), range(3)))
     assert all(torch.equal(loaded[0].train_images, other.train_images) for other in loaded)
@@ -210,10 +209,8 @@ def test_jobs_that_start_together_download_once(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_corrupt_download_names_file_checksums_and_remedy(
-    name: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve(name, server, monkeypatch)
+def test_a_corrupt_download_names_file_checksums_and_remedy(name: str, tmp_path: Path, server: Server) -> None:
+    serve(name, server)
     file = list(server.files)[-1]
     good, bad = server.files[file], server.files[file][:-10]
     server.files[file] = bad
@@ -229,19 +226,19 @@ def test_a_corrupt_download_names_file_checksums_and_remedy(
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("failure", ["HTTP Error 404", "Connection refused", "timed out"])
 def test_without_a_network_the_error_names_both_remedies(
-    failure: str, name: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    failure: str, name: str, tmp_path: Path, server: Server
 ) -> None:
-    serve(name, server, monkeypatch)
+    serve(name, server)
     if failure == "HTTP Error 404":
         server.files.clear()
     elif failure == "Connection refused":
         server.stop()
     else:
         server.delay = 0.5
-        monkeypatch.setattr(vision, "TIMEOUT", 0.1)
+        server.patch.setattr(vision, "TIMEOUT", 0.1)
     message = (
-        rf"{name}: no {name}.npz in {tmp_path}, .*could not download it .*{failure}.*Either put the prepared {name}.npz "
-        rf"into {tmp_path} \(DATA_DIR\), or connect to the network"
+        rf"{name}: no {name}.npz in {tmp_path}, .*could not download it .*{failure}.*Either put the prepared "
+        rf"{name}.npz into {tmp_path} \(DATA_DIR\), or connect to the network"
     )
     with pytest.raises(DataError, match=message):
         load(name, tmp_path, download=True)
@@ -249,29 +246,25 @@ def test_without_a_network_the_error_names_both_remedies(
 
 
 @pytest.mark.parametrize("name", [*NAMES, "mnist_binary"])
-def test_nothing_is_asked_for_when_downloading_is_off(
-    name: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_asked_for_when_downloading_is_off(name: str, tmp_path: Path, server: Server) -> None:
     source = name.removesuffix("_binary")
-    serve(source, server, monkeypatch)
+    serve(source, server)
     message = rf"{source}: no {source}.npz in {tmp_path}, .*downloading is off.*put the prepared {source}.npz into"
     with pytest.raises(DataError, match=("no mnist_binary.npz in .*" if name != source else "") + message):
         load(name, tmp_path, download=False)
     assert server.asked == [] and list(tmp_path.iterdir()) == []
 
 
-def test_a_whole_usps_archive_of_other_contents_is_refused(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve("usps", server, monkeypatch)
+def test_a_whole_usps_archive_of_other_contents_is_refused(tmp_path: Path, server: Server) -> None:
+    serve("usps", server)
     good = server.files["usps.t.bz2"]
     (tmp_path / "usps.bz2").write_bytes(good)  # it parses, and torchvision alone would take it
     with pytest.raises(DataError, match=rf"usps.bz2: .*MD5 is {md5(good)}, expected .*Delete that file"):
         load("usps", tmp_path, download=True)
 
 
-def test_a_raw_file_cut_short_is_named(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    serve("mnist", server, monkeypatch)
+def test_a_raw_file_cut_short_is_named(tmp_path: Path, server: Server) -> None:
+    serve("mnist", server)
     load("mnist", tmp_path, download=True)
     raw = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     raw.write_bytes(raw.read_bytes()[:-100])
@@ -279,12 +272,10 @@ def test_a_raw_file_cut_short_is_named(tmp_path: Path, server: Server, monkeypat
         load("mnist", tmp_path, download=True)
 
 
-def test_mnist_s_files_under_fashion_mnist_s_names_are_refused(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mnist_s_files_under_fashion_mnist_s_names_are_refused(tmp_path: Path, server: Server) -> None:
     white = np.full((COUNTS[0], 28, 28), 255, np.uint8)
-    serve("fmnist", server, monkeypatch, train_images=white)
-    serve("mnist", server, monkeypatch)
+    serve("fmnist", server, train_images=white)
+    serve("mnist", server)
     load("mnist", tmp_path, download=True)
     (tmp_path / "MNIST").rename(tmp_path / "FashionMNIST")
     with pytest.raises(
@@ -294,19 +285,15 @@ def test_mnist_s_files_under_fashion_mnist_s_names_are_refused(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_torchvision_parsed_is_checked_too(
-    name: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve(name, server, monkeypatch, test_labels=np.array([0, 1, 10, 2]))
+def test_what_torchvision_parsed_is_checked_too(name: str, tmp_path: Path, server: Server) -> None:
+    serve(name, server, test_labels=np.array([0, 1, 10, 2]))
     with pytest.raises(DataError, match=r"test_labels holds labels 0\.\.10, expected 0\.\.9\. Delete .* files there"):
         load(name, tmp_path, download=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_part_of_the_data_set_is_refused(
-    name: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve(name, server, monkeypatch)
-    monkeypatch.setitem(vision.SOURCES, name, dataclasses.replace(vision.SOURCES[name], counts=(60, 4)))
+def test_a_part_of_the_data_set_is_refused(name: str, tmp_path: Path, server: Server) -> None:
+    serve(name, server)
+    server.patch.setitem(vision.SOURCES, name, dataclasses.replace(vision.SOURCES[name], counts=(60, 4)))
     with pytest.raises(DataError, match=r"\(10, 4\) training and test images, expected \(60, 4\)\. Delete"):
         load(name, tmp_path, download=True)

@@ -200,8 +200,11 @@ for key in sorted(set(KEYS[:30]) - store.take_complete(KEYS[:30], print)):
         store.write_run(key, SPEC, pd.DataFrame({"epoch": [0]}), {"w": np.zeros(1000)}, RECORD)
         os.truncate(tmp_path / "runs" / key / "weights.safetensors", 100)
     both = [start(script, tmp_path), start(script, tmp_path)]
-    for process in both:
-        release(process)
+    with store._claims.moving():  # until both have found the first one
+        for process in both:
+            release(process)
+        time.sleep(0.5)
+        assert not (tmp_path / "damaged").exists()
     told = "".join(finish(process) for process in both).splitlines()
     assert sorted(line.split()[1] for line in told) == KEYS[:30] == sorted(store.take_complete(KEYS, pytest.fail))
     assert len(list((tmp_path / "damaged").iterdir())) == 30

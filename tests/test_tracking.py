@@ -1,4 +1,4 @@
-"""Tracking mirrors the store into W&B: the same numbers, nothing about the machine, and never at the cost of a training."""
+"""Tracking mirrors the store: the same numbers, nothing about the machine, and never at the cost of a training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ import pandas as pd
 from noise_reg import tracking
 mode, folder, given = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 tracking.INIT_TIMEOUT = 2.0
-tracker = tracking.Tracker(tracking.TrackingSpec(mode=mode, project="mirror", folder=folder), lambda line: print("WARN", line))
+spec = tracking.TrackingSpec(mode=mode, project="mirror", folder=folder)
+tracker = tracking.Tracker(spec, lambda line: print("WARN", line))
 for _ in range(2):
     history, evaluations = pd.DataFrame(given["history"]), pd.DataFrame(given["evaluations"])
     tracker.log_run(given["key"], given["spec"], given["record"], history, evaluations, "fig2", ["quick"])
@@ -71,7 +72,7 @@ def mirror(where: Path, mode: str, **environment: str) -> tuple[Path, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -1,9 +1,10 @@
 """Artefacts: figures and tables as pure functions of committed rows. Nothing in here imports torch.
 
-`REGISTRY[name].build(rows, context, out)` makes an artefact's whole folder and returns its verdicts; `redraw(folder)` makes
-it again from what is committed there. `context` is the provenance: it must hold `preset`, `dataset` and `below_paper_scale`
-('' at the paper's scale, else what is less), may hold `spread` ('runs', the default, or 'mean'), and whatever else a reader
-should know (seeds, reading, commit, versions, machine, date, seconds) in values that JSON can hold.
+`REGISTRY[name].build(rows, context, out)` makes an artefact's whole folder and returns its verdicts; `redraw(folder)`
+makes it again from what is committed there. `context` is the provenance: it must hold `preset`, `dataset` and
+`below_paper_scale` ('' at the paper's scale, else what is less), may hold `spread` ('runs', the default, or 'mean'),
+and whatever else a reader should know (seeds, reading, commit, versions, machine, date, seconds) in values that JSON
+can hold.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Artefact:
 
     def build(self, rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
         """Rows, figures, tables, verdicts.json and, last, provenance.json under `out`."""
-        check_context(context)
+        check_context(context, rows)
         write_rows(rows, out)
         kept = read_rows(out)  # drawn from what was written, so that redrawing cannot differ
         verdicts = [verdict for draw in self.parts for verdict in draw(kept, context, out)]

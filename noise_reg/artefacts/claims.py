@@ -1,9 +1,9 @@
-"""Claims N1 to N5 of the NINR paper, judged from the rows of Fig. 2 by rules fixed before any run was made.
+"""Claims N1 to N5 of the NINR paper, judged from the rows of Fig. 2 by rules fixed in advance.
 
-Every comparison is a difference of two methods in a per-run summary (percentage points), with its 95 % t interval: paired
-by seed where at least three seeds are shared, Welch otherwise. The margin m is 1 point. Each claim is judged for FC and for
-CNN; its verdict is contradicted if any part is, else under-powered if any part is, else inconclusive if any part is. A
-method or architecture without runs makes its part under-powered.
+Every comparison is a difference of two methods in a per-run summary (percentage points), with its 95 % t interval:
+paired by seed where at least three seeds are shared, Welch otherwise. The margin m is 1 point. Each claim is judged
+for FC and for CNN; its verdict is contradicted if any part is, else under-powered if any part is, else inconclusive if
+any part is. A method or architecture without runs makes its part under-powered.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ Lines = Mapping[str, Line]  # of one architecture, by method
 Values = Callable[[Line], Mapping[int, float]]  # a per-run summary, by seed
 
 N1_RULE = (
-    "Per run: the mean accuracy over σ_noise from 0.6 to 0.9. in-NINR (catapult) against each other method of Fig. 2. A part is "
-    "reproduced if the interval lies above 0 (all must, so no correction is due), contradicted if the difference is negative "
-    "with Holm's p < 0.05 over the comparisons of the architecture; otherwise under-powered if the half-width exceeds 2 "
-    "points, else inconclusive."
+    "Per run: the mean accuracy over σ_noise from 0.6 to 0.9. in-NINR (catapult) against each other method of Fig. 2. "
+    "A part is reproduced if the interval lies above 0 (all must, so no correction is due), contradicted if the "
+    "difference is negative with Holm's p < 0.05 over the comparisons of the architecture; otherwise under-powered if "
+    "the half-width exceeds 2 points, else inconclusive."
 )
 N2_RULE = (
-    "Large noise as in N1, decay − CDT 0.4, and clean, decay − no regulariser: a part is reproduced if the interval lies "
-    "above −1 point, contradicted if below it. CDT's clean loss, CDT 0.4 − no regulariser: reproduced if the interval lies "
-    "below 0, contradicted if above 0 or wholly within ±1 point. Otherwise under-powered if the half-width exceeds 2 points, "
-    "else inconclusive."
+    "Large noise as in N1, decay − CDT 0.4, and clean, decay − no regulariser: a part is reproduced if the interval "
+    "lies above −1 point, contradicted if below it. CDT's clean loss, CDT 0.4 − no regulariser: reproduced if the "
+    "interval lies below 0, contradicted if above 0 or wholly within ±1 point. Otherwise under-powered if the "
+    "half-width exceeds 2 points, else inconclusive."
 )
 N3_RULE = (
-    "At σ_noise = 0.4, in-NINR − CDT 0.4: reproduced if the interval lies within ±1 point, contradicted if wholly outside. "
-    "Clean, CDT 0.4 − in-NINR: reproduced if the interval lies below 0, contradicted if above 0 or wholly within ±1 point. "
-    "Otherwise under-powered if the half-width exceeds 2 points, else inconclusive."
+    "At σ_noise = 0.4, in-NINR − CDT 0.4: reproduced if the interval lies within ±1 point, contradicted if wholly "
+    "outside. Clean, CDT 0.4 − in-NINR: reproduced if the interval lies below 0, contradicted if above 0 or wholly "
+    "within ±1 point. Otherwise under-powered if the half-width exceeds 2 points, else inconclusive."
 )
 N4_RULE = (
     "Clean accuracy, each method − no regulariser; significant means Holm's p < 0.05 over the comparisons of the "
@@ -68,10 +68,10 @@ N4_RULE = (
     "contradicted, but inconclusive if the whole interval lies within ±1 point."
 )
 N5_RULE = (
-    "Per run: the gain in clean test accuracy from epoch 10 (or the last epoch before it) to the end of training; catapult − no "
-    "regulariser is the shrinking of the clean loss. Reproduced if the interval lies above 0 and there was a loss at epoch 10 "
-    "(if none, inconclusive), contradicted if below 0; otherwise under-powered if the half-width exceeds 2 points, else "
-    "inconclusive. Catapult runs that ended by epoch 10 do not count."
+    "Per run: the gain in clean test accuracy from epoch 10 (or the last epoch before it) to the end of training; "
+    "catapult − no regulariser is the shrinking of the clean loss. Reproduced if the interval lies above 0 and there "
+    "was a loss at epoch 10 (if none, inconclusive), contradicted if below 0; otherwise under-powered if the "
+    "half-width exceeds 2 points, else inconclusive. Catapult runs that ended by epoch 10 do not count."
 )
 
 
@@ -168,7 +168,7 @@ def gains(courses: Mapping[int, tuple[float, float, int]]) -> dict[int, float]:
 
 
 def course(line: Line, history: pd.DataFrame) -> dict[int, tuple[float, float, int]]:
-    """By seed: clean test accuracy (%) at `EARLY_EPOCH`, or the last epoch before it, and at the end, and the last epoch."""
+    """By seed: clean test accuracy (%) at `EARLY_EPOCH`, or the last one before it; at the end; the last epoch."""
     seeds = dict(zip(line.runs["key"], line.runs["seed"], strict=True))
     known = history[history["key"].isin(list(seeds)) & history["test_accuracy"].notna()].sort_values("epoch")
     found = {}

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from noise_reg.artefacts.rows import write_atomically
+from noise_reg.artefacts.rows import Rows, write_atomically
 from noise_reg.artefacts.verdicts import Verdict, from_json, to_json
 from noise_reg.errors import UserError
 
@@ -20,11 +20,14 @@ DPI = 160
 NEEDED = ("preset", "dataset", "below_paper_scale")
 
 
-def check_context(context: Mapping[str, Any]) -> None:
-    """`context` is what a reader must know beside the rows; these keys decide what figures and tables say."""
+def check_context(context: Mapping[str, Any], rows: Rows) -> None:
+    """`context` is what a reader must know beside the rows; the needed keys decide what figures and tables say."""
     missing = [name for name in NEEDED if name not in context]
     if missing:
         raise UserError(f"context: {missing[0]} must be given; needed are {', '.join(NEEDED)}")
+    strangers = sorted(set(rows.runs["dataset"]) - {context["dataset"]})
+    if strangers:
+        raise UserError(f"context: dataset = {context['dataset']!r}, but the rows hold runs on {', '.join(strangers)}")
 
 
 def save_text(folder: Path, name: str, text: str) -> None:

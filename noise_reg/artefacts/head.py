@@ -1,4 +1,4 @@
-"""The words above a figure: title, what it was drawn from, and in red what is below the paper's scale; wrapped to fit."""
+"""The words above a figure: title, what it was drawn from, and what is below the paper's scale; wrapped to fit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-CHARACTERS_AN_INCH = 11.5  # of 9 point text, cautiously
+CHARACTERS_AN_INCH = 14  # of 9 point text, cautiously
 LINE = 0.21  # inches
 INK, WARNING = "#333333", "#8a1c00"
 
@@ -23,7 +23,7 @@ class Head:
         limit = int(width * CHARACTERS_AN_INCH)
         plain = [(line, INK, "normal") for line in textwrap.wrap(self.under, limit)]
         warning = f"Below paper scale: {self.below_paper_scale}" if self.below_paper_scale else ""
-        return plain + [(line, WARNING, "bold") for line in textwrap.wrap(warning, int(0.88 * limit))]
+        return plain + [(line, WARNING, "bold") for line in textwrap.wrap(warning, int(0.85 * limit))]
 
     def height(self, width: float) -> float:
         """Inches from the figure's top to below the last line."""

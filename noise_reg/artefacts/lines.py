@@ -1,4 +1,4 @@
-"""A line: the runs of one architecture, method and reading, which differ in their seed alone. One line of a figure or table.
+"""A line of a figure or table: the runs of one architecture, method and reading, which differ in their seed alone.
 
 Accuracies are percent from here on. Lines come in the order in which they are shown: architecture, method, reading.
 """
@@ -21,7 +21,7 @@ SAME_STRENGTH = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """`curve`: one row a seed with any finite accuracy, one column a sigma_noise. `clean`: accuracy by seed. Percent."""
+    """`curve`: percent, one row a seed with any finite accuracy, one column a sigma_noise. `clean`: percent by seed."""
 
     arch: str
     method: str
@@ -97,7 +97,7 @@ def lines(rows: Rows) -> list[Line]:
 
 
 def strengths_wide(rows: Rows) -> pd.DataFrame:
-    """Accuracy in percent under Eq. 8, by key and sigma_noise; the clean accuracy stands in at 0 where 0 is not in the grid."""
+    """Accuracy in percent under Eq. 8, by key and sigma_noise; at 0 the clean accuracy, if the grid lacks 0."""
     table = rows.evaluations
     corrupted = table[table["evaluation"] == "corruption"]
     wide = corrupted.pivot(index="key", columns="strength", values="accuracy").astype(float)

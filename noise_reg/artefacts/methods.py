@@ -1,8 +1,8 @@
 """How methods, architectures and data sets are named, ordered and drawn in every artefact.
 
-Colours are Okabe and Ito's, distinguishable with the common colour-vision deficiencies; dash, marker and filling carry the
-same information without colour. A family shares colour hue and marker (in-NINR: blue circles, full-NINR: orange squares);
-the decay phase is dashed and hollow, the catapult phase solid and filled.
+Colours are Okabe and Ito's, distinguishable with the common colour-vision deficiencies; dash, marker and filling carry
+the same information without colour. A family shares colour hue and marker (in-NINR: blue circles, full-NINR: orange
+squares); the decay phase is dashed and hollow, the catapult phase solid and filled.
 """
 
 from __future__ import annotations

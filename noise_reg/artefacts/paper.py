@@ -22,7 +22,7 @@ def paper_numbers() -> dict[str, Any]:
 def printed(table: str, arch: str, method: str, dataset: str) -> Summary | None:
     """Mean, standard deviation and n in % of a cell of NINR's `table` ('table_1', 'table_2').
 
-    None when the paper has no such cell for this data set. The printed error is 2 sigma over runs, hence sd = error / 2.
+    None when the paper has no such cell for this data set. The printed error is 2 sigma over runs: sd = error / 2.
     """
     entry = paper_numbers()["ninr"][table]
     cell = entry["values"].get(arch, {}).get(method)

@@ -1,7 +1,7 @@
 """Rows: what an artefact is made from, as three small CSV files that are committed beside it.
 
 runs.csv         one row a run: identity, outcome, accuracies as fractions 0..1 (empty = none)
-evaluations.csv  key, evaluation, strength, accuracy: 'clean' (strength 0) and 'corruption' (strength = sigma_noise of Eq. 8)
+evaluations.csv  key, evaluation, strength, accuracy: 'clean' (strength 0), 'corruption' (strength = sigma_noise, Eq. 8)
 history.csv      optional: key, epoch, train_accuracy, test_accuracy
 
 Writing then reading gives back the same numbers to the last bit, and the same rows in any order give the same bytes.
@@ -12,8 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from noise_reg.atomic import replace_file
 from noise_reg.errors import UserError
 
 STATUSES = ("completed", "diverged", "failed")
@@ -243,16 +242,9 @@ def thin_history(history: pd.DataFrame, epochs: tuple[int, ...] = (1, 2, 5, 10, 
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a temporary file beside `path` and rename it, so a reader finds the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    """`path` holds all of `data`, or what it held before."""
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, [data])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error

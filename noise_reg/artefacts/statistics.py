@@ -20,12 +20,12 @@ ALPHA = 0.05
 MIN_RUNS = 3
 
 NUMBER_RULE = (
-    "Margin m = 1 percentage point; the interval is the 95 % Welch interval of ours - paper, from mean, spread and n of both "
-    "(the paper's error is read as 2 standard deviations over runs). In this order: *contradicted* if at least 3 runs were "
-    "made and more than half of them diverged without a finite accuracy; *under-powered* if fewer than 3 of ours have a "
-    "finite accuracy, or the interval's half-width exceeds 2m, unless the interval lies wholly outside [-2m, +2m]; "
-    "*reproduced* if the interval contains 0 or lies wholly inside [-m, +m]; *contradicted* if it lies wholly outside "
-    "[-m, +m]; *inconclusive* otherwise."
+    "Margin m = 1 percentage point; the interval is the 95 % Welch interval of ours - paper, from mean, spread and n "
+    "of both (the paper's error is read as 2 standard deviations over runs). In this order: *contradicted* if at "
+    "least 3 runs were made and more than half of them diverged without a finite accuracy; *under-powered* if fewer "
+    "than 3 of ours have a finite accuracy, or the interval's half-width exceeds 2m, unless the interval lies wholly "
+    "outside [-2m, +2m]; *reproduced* if the interval contains 0 or lies wholly inside [-m, +m]; *contradicted* if it "
+    "lies wholly outside [-m, +m]; *inconclusive* otherwise."
 )
 
 

@@ -74,7 +74,7 @@ def as_part(entry: Entry) -> Part:
 
 def as_verdict(entry: Entry, note: str) -> Verdict:
     name = f"{arch_name(entry.line.arch)}, {entry.line.label}"
-    statement = f"Clean accuracy, {name}: {plus_minus(entry.paper)} %."
+    statement = f"Accuracy on clean test data is {plus_minus(entry.paper)} %."
     return Verdict(f"Table 2, {name}", statement, entry.verdict, (as_part(entry),), NUMBER_RULE, note)
 
 
@@ -118,8 +118,8 @@ def as_markdown(entries: Sequence[Entry], context: Mapping[str, Any]) -> str:
     has_paper = any(e.paper for e in entries)
     return markdown.document(
         f"# {TITLE}",
-        f"Test accuracy in % on clean {dataset_name(context['dataset'])}, mean ± 2 standard deviations over n runs with a "
-        f"finite accuracy. {scale(entries)} Preset {context['preset']}.",
+        f"Test accuracy in % on clean {dataset_name(context['dataset'])}, mean ± 2 standard deviations over n runs "
+        f"with a finite accuracy. {scale(entries)} Preset {context['preset']}.",
         f"**Below paper scale: {below}.**" if below else "",
         markdown.table(header, body),
         f"How a verdict is reached. {NUMBER_RULE}" if has_paper else NO_NUMBERS,
@@ -157,12 +157,11 @@ def figure(entries: Sequence[Entry], context: Mapping[str, Any]) -> Figure:
 
 def draw_panel(axes: Axes, entries: Sequence[Entry], arch: str) -> None:
     for y, e in enumerate(entries):
-        axes.plot(
-            list(e.line.clean.values()), [y - 0.16] * len(e.line.clean), "|", color=OURS, alpha=0.45, markersize=5
-        )
+        ours_y = y - 0.16 if e.paper else y
+        axes.plot(list(e.line.clean.values()), [ours_y] * len(e.line.clean), "|", color=OURS, alpha=0.45, markersize=5)
         if e.ours.n:
             spread = None if math.isnan(e.ours.sd) else 2 * e.ours.sd
-            axes.errorbar(e.ours.mean, y - 0.16, xerr=spread, fmt="o", color=OURS, markersize=5.5, elinewidth=1.6)
+            axes.errorbar(e.ours.mean, ours_y, xerr=spread, fmt="o", color=OURS, markersize=5.5, elinewidth=1.6)
         if e.paper:
             how: dict[str, Any] = {"fmt": "D", "color": PAPER, "markerfacecolor": "white", "markersize": 5}
             axes.errorbar(e.paper.mean, y + 0.2, xerr=2 * e.paper.sd, elinewidth=1.1, **how)

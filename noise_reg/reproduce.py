@@ -1,0 +1,201 @@
+"""From an artefact's configuration to its folder under results/: the plan, the runs, the rows, the figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from noise_reg.artefacts import artefact
+from noise_reg.artefacts.rows import Rows, read_rows, thin_history
+from noise_reg.artefacts.verdicts import Verdict
+from noise_reg.config import Job, Runtime, read_job
+from noise_reg.errors import UserError
+from noise_reg.estimate import Estimate, estimate, show_seconds
+from noise_reg.pipeline import Pipeline
+from noise_reg.spec import CorruptionSpec, SpecError, parse
+from noise_reg.store import Store
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run that an artefact needs, and the label of its reading ('' for the default)."""
+
+    job: Job
+    reading: str
+
+
+def read_runtime(cfg: DictConfig) -> Runtime:
+    return parse(Runtime, {f.name: cfg.get(f.name) for f in dataclasses.fields(Runtime)})
+
+
+def wanted_runs(cfg: DictConfig) -> list[Wanted]:
+    """The runs of `artefact` at `preset`: panels x methods x seeds, then the second readings."""
+    runtime = read_runtime(cfg)
+    corruption = parse(CorruptionSpec, OmegaConf.to_container(cfg.corruption), "corruption.")  # type: ignore[arg-type]
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    figure, preset = plain["artefact"], plain["preset"]
+    missing = [panel for panel in figure["panels"] if panel not in preset["panels"]]
+    if missing:
+        there = ", ".join(preset["panels"])
+        raise SpecError(f"preset = {preset['name']}: says nothing of the panel {missing[0]} of {figure['name']}, only of {there}")
+    lists = [
+        (panel, overrides, "", preset["panels"][panel]["seeds"])
+        for panel in figure["panels"]
+        for overrides in figure["methods"]
+    ]
+    lists += [
+        (second["panel"], second["overrides"], second["reading"], preset["second_readings"]["seeds"])
+        for second in figure["second_readings"]
+    ]
+    wanted = []
+    for panel, overrides, reading, seeds in lists:
+        if not isinstance(seeds, int) or seeds < 1:
+            raise SpecError(f"preset {preset['name']}: seeds = {seeds}: must be a whole number of at least 1")
+        chosen = [*figure["overrides"], *figure["panels"][panel], *overrides, *preset["panels"][panel]["overrides"]]
+        job = read_job(hydra.compose("train", overrides=chosen))
+        for seed in range(seeds):
+            spec = job.spec.replace(seed=seed)
+            wanted.append(Wanted(Job(spec, job.method, corruption, runtime), reading))
+    return wanted
+
+
+def reproduce(cfg: DictConfig) -> None:
+    """Trains what is missing and draws the artefact; with `shard`, trains that share of the stacks and draws nothing."""
+    made = artefact(cfg.artefact.name)  # an unknown name fails before any work
+    shard, shards = cfg.shard, cfg.num_shards
+    if not isinstance(shards, int) or shards < 1:
+        raise SpecError(f"num_shards = {shards}: must be a whole number of at least 1")
+    if shard is not None and (not isinstance(shard, int) or not 0 <= shard < shards):
+        raise SpecError(f"shard = {shard}: must be null or a whole number from 0 to num_shards - 1 = {shards - 1}")
+    if cfg.spread not in ("runs", "mean"):
+        raise SpecError(f"spread = {cfg.spread}: must be one of runs, mean")
+    out = Path(cfg.results) / f"{made.name}{cfg.preset.suffix}"
+    wanted = wanted_runs(cfg)
+    pipeline = Pipeline(read_runtime(cfg), say=lambda line: print(line, file=sys.stderr))
+    kept = read_rows(out) if cfg.keep_rows and (out / "runs.csv").exists() else None
+    done = set() if kept is None else set(kept.runs["key"])
+    jobs = [w.job for w in wanted if w.job.spec.key not in done]
+    if shard is not None:
+        jobs = share(jobs, pipeline, shard, shards)
+    before = estimate(pipeline, jobs, Path(cfg.results))
+    show_plan(made.name, cfg, before, len(done & {w.job.spec.key for w in wanted}))
+    started = time.perf_counter()
+    pipeline.complete(jobs, group=made.name, tags=[made.name, cfg.preset.name])
+    seconds = time.perf_counter() - started
+    print(f"runs complete after {show_seconds(seconds)} (estimate: {before.range})")
+    if shard is not None:
+        return
+    context = provenance(cfg, wanted, pipeline, seconds, before)
+    verdicts = made.build(collect(pipeline.store, wanted, kept), context, out)
+    pipeline.tracker.log_artefact(out.name, out, context)
+    show_verdicts(verdicts, out)
+
+
+def share(jobs: Sequence[Job], pipeline: Pipeline, shard: int, shards: int) -> list[Job]:
+    """Every `shards`-th stack from `shard` on, of all stacks whatever is stored, so that shares never overlap."""
+    by_key = {job.spec.key: job for job in jobs}
+    stacks = pipeline.fresh_stacks([job.spec for job in by_key.values()])
+    return [by_key[spec.key] for stack in stacks[shard::shards] for spec in stack]
+
+
+def show_plan(name: str, cfg: DictConfig, plan: Estimate, kept: int) -> None:
+    print(f"plan: {name} at preset {cfg.preset.name}")
+    print(f"  runs needed  {plan.needed + kept}")
+    print(f"  runs found   {plan.found + kept}" + (f" ({kept} as committed rows)" if kept else ""))
+    print(f"  to train     {plan.needed - plan.found} in {plan.stacks} stacks")
+    print(f"  time         {plan.range} on {plan.device}", flush=True)
+
+
+def show_verdicts(verdicts: Sequence[Verdict], out: Path) -> None:
+    for verdict in verdicts:
+        print(f"  {verdict.claim}: {verdict.verdict}")
+    print(f"written to {out}/: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
+
+
+def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None) -> Rows:
+    """The rows of the wanted runs: those in the store, then the committed ones."""
+    reading = {w.job.spec.key: w.reading for w in wanted}
+    method = {w.job.spec.key: w.job.method for w in wanted}
+    settings = {w.job.spec.key: dataclasses.asdict(w.job.corruption) for w in wanted}
+    rows, evaluations, histories = [], [], []
+    old = set() if kept is None else set(kept.runs["key"])
+    for w in wanted:
+        key = w.job.spec.key
+        if key in old:
+            continue
+        record, spec = store.read_record(key), w.job.spec
+        columns = ("status", "stopped_by", "epochs", "train_accuracy", "test_accuracy", "seconds", "device", "torch")
+        row = {"key": key, "dataset": spec.dataset.name, "arch": spec.arch.name, "method": method[key], "seed": spec.seed}
+        row |= {"reading": reading[key], "precision": spec.precision, "max_epochs": spec.max_epochs}
+        row |= {name: record[name] for name in columns}
+        row |= {name: record.get(name, "") for name in ("diverged_quantity", "diverged_step")}
+        rows.append(row)
+        for name, asked in (("clean", {}), ("corruption", settings[key])):
+            frame = store.evaluation(key, name, asked)
+            if frame is not None:
+                evaluations.append(frame.assign(key=key, evaluation=name)[["key", "evaluation", "strength", "accuracy"]])
+        histories.append(store.history(key)[["epoch", "train_accuracy", "test_accuracy"]].assign(key=key))
+    frames = [pd.DataFrame(rows), concat(evaluations), thin_history(concat(histories)) if histories else pd.DataFrame()]
+    if kept is not None:
+        current = kept.runs["key"].isin(list(reading))
+        committed = [kept.runs[current], kept.evaluations[kept.evaluations["key"].isin(kept.runs["key"][current])]]
+        if kept.history is not None:
+            committed.append(kept.history[kept.history["key"].isin(kept.runs["key"][current])])
+        frames = [concat([new, old_]) for new, old_ in zip(frames, committed, strict=False)]
+    return Rows(frames[0], frames[1], frames[2].dropna() if len(frames) > 2 else None)
+
+
+def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    there = [frame for frame in frames if len(frame)]
+    return pd.concat(there, ignore_index=True) if there else pd.DataFrame(columns=["key", "evaluation", "strength", "accuracy"])
+
+
+def provenance(
+    cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline, seconds: float, plan: Estimate
+) -> dict[str, Any]:
+    spec, preset = wanted[0].job.spec, cfg.preset
+    return {
+        "preset": preset.name,
+        "dataset": spec.dataset.name,
+        "below_paper_scale": preset.below_paper_scale,
+        "spread": cfg.spread,
+        "panels": OmegaConf.to_container(preset.panels),
+        "reading": dataclasses.asdict(spec.reading),
+        "corruption": OmegaConf.to_container(cfg.corruption),
+        "data": pipeline.data(spec).facts,
+        "commit": commit(),
+        "machine": machine(pipeline.device),
+        "versions": {name: version(name) for name in ("torch", "numpy", "pandas", "hydra-core")},
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "seconds": round(seconds, 1),
+        "estimate": plan.range,
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with '+' where it has uncommitted changes; '' outside a checkout."""
+    try:
+        call = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+"]
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"

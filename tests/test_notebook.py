@@ -1,0 +1,48 @@
+"""The notebook runs from top to bottom on committed rows, without torch and without stored outputs."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from made_rows import AS_CLAIMED, CONTEXT, made_rows
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from noise_reg.artefacts import REGISTRY
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "explore_results.ipynb"
+# asyncio and zmq, not this project, leave sockets and loops to the garbage collector
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+def execute(last_cell: str, where: Path) -> nbformat.NotebookNode:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(last_cell))
+    return NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(where)}}).execute()
+
+
+def test_the_notebook_redraws_figure_and_tables_from_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {method: AS_CLAIMED[method] for method in ("none", "in_ninr_catapult", "cdt")}
+    REGISTRY["demo"].build(made_rows(few, n=3), CONTEXT, tmp_path / "kept" / "demo")
+    monkeypatch.setenv("NOISE_REG_RESULTS", "kept")
+    done = execute("import sys\nassert 'torch' not in sys.modules", tmp_path)
+    outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert "demo: 18 runs on fmnist" in outputs[0].text
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert (kinds.count("image/png"), kinds.count("text/markdown")) == (2, 2)
+    assert any("in-NINR (catapult)" in output.get("data", {}).get("text/markdown", "") for output in outputs)
+
+
+def test_without_rows_the_notebook_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOISE_REG_RESULTS", "nowhere")
+    with pytest.raises(CellExecutionError, match="reproduce fig2 or the demo first"):
+        execute("", tmp_path)
+
+
+def test_the_notebook_is_stored_without_outputs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
