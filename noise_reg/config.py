@@ -60,9 +60,13 @@ def read_job(cfg: DictConfig) -> Job:
     assert isinstance(tree, dict)
     strengths = {name: regularizer[name] for name in STRENGTHS}
     spec = parse(RunSpec, {**{key: tree.get(key) for key in RUN_KEYS}, "strengths": strengths})
-    runtime = parse(Runtime, {f.name: tree.get(f.name) for f in dataclasses.fields(Runtime)})
+    runtime = read_runtime(cfg)
     corruption = parse(CorruptionSpec, tree["corruption"], "corruption.")
     return Job(spec, method_label(regularizer, spec.strengths), corruption, runtime)
+
+
+def read_runtime(cfg: DictConfig) -> Runtime:
+    return parse(Runtime, {f.name: cfg.get(f.name) for f in dataclasses.fields(Runtime)})
 
 
 def read_regularizer(cfg: DictConfig) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Pipeline:
             settings = dataclasses.asdict(job.corruption)
             if self.store.read_record(key)["status"] != "completed":
                 continue
-            if self.store.evaluation(key, "corruption", settings) is None:
+            if self.store.evaluation(key, corruption_name(job.corruption), settings) is None:
                 lacking.setdefault((job.spec.stack_key(), digest(settings)), []).append(job)
         count = sum(map(len, lacking.values()))
         with tqdm(total=count, unit="run", disable=not count, desc="evaluating", dynamic_ncols=True) as bar:
@@ -204,7 +204,7 @@ class Pipeline:
         for spec, row in zip(specs, accuracy_RS, strict=True):
             by_sigma = dict(zip(grid.grid, row, strict=True))
             self.store.write_evaluation(spec.key, "clean", {}, [(0.0, by_sigma[0.0])])
-            self.store.write_evaluation(spec.key, "corruption", tree, [(s, by_sigma[s]) for s in settings.grid])
+            self.store.write_evaluation(spec.key, corruption_name(settings), tree, [(s, by_sigma[s]) for s in settings.grid])
 
     def mirror(self, jobs: Iterable[Job], group: str, tags: Sequence[str]) -> None:
         """Shows the runs in Weights & Biases, from what the store holds of them."""
@@ -216,6 +216,11 @@ class Pipeline:
             rows = evaluations[evaluations["key"] == key]
             record = self.store.read_record(key)
             self.tracker.log_run(key, self.store.spec(key), record, self.store.history(key), rows, group, tags)
+
+
+def corruption_name(settings: CorruptionSpec) -> str:
+    """The evaluation's name in the store: the two spaces of reading 6 do not overwrite each other."""
+    return "corruption" if settings.space == "standardized" else "corruption_pixel"
 
 
 def describe_spec(spec: RunSpec, method: str) -> str:

@@ -22,12 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from noise_reg.artefacts import artefact
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history
 from noise_reg.artefacts.verdicts import Verdict
-from noise_reg.config import Job, Runtime, read_job
+from noise_reg.config import Job, read_job, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
-from noise_reg.pipeline import Pipeline
+from noise_reg.pipeline import Pipeline, corruption_name
 from noise_reg.spec import CorruptionSpec, SpecError, parse
-from noise_reg.store import Store
+from noise_reg.store import EVALUATION_COLUMNS, Store
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,6 @@ class Wanted:
 
     job: Job
     reading: str
-
-
-def read_runtime(cfg: DictConfig) -> Runtime:
-    return parse(Runtime, {f.name: cfg.get(f.name) for f in dataclasses.fields(Runtime)})
 
 
 def wanted_runs(cfg: DictConfig) -> list[Wanted]:
@@ -130,7 +126,6 @@ def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None) -> Rows:
     """The rows of the wanted runs: those in the store, then the committed ones."""
     reading = {w.job.spec.key: w.reading for w in wanted}
     method = {w.job.spec.key: w.job.method for w in wanted}
-    settings = {w.job.spec.key: dataclasses.asdict(w.job.corruption) for w in wanted}
     rows, evaluations, histories = [], [], []
     old = set() if kept is None else set(kept.runs["key"])
     for w in wanted:
@@ -144,10 +139,10 @@ def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None) -> Rows:
         row |= {name: record[name] for name in columns}
         row |= {name: record.get(name, "") for name in ("diverged_quantity", "diverged_step")}
         rows.append(row)
-        for name, asked in (("clean", {}), ("corruption", settings[key])):
+        for name, asked in (("clean", {}), (corruption_name(w.job.corruption), dataclasses.asdict(w.job.corruption))):
             frame = store.evaluation(key, name, asked)
             if frame is not None:
-                evaluations.append(frame.assign(key=key, evaluation=name)[["key", "evaluation", "strength", "accuracy"]])
+                evaluations.append(frame.assign(key=key, evaluation=name.split("_")[0])[EVALUATION_COLUMNS])
         histories.append(store.history(key)[["epoch", "train_accuracy", "test_accuracy"]].assign(key=key))
     frames = [pd.DataFrame(rows), concat(evaluations), thin_history(concat(histories)) if histories else pd.DataFrame()]
     if kept is not None:
@@ -161,7 +156,7 @@ def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None) -> Rows:
 
 def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     there = [frame for frame in frames if len(frame)]
-    return pd.concat(there, ignore_index=True) if there else pd.DataFrame(columns=["key", "evaluation", "strength", "accuracy"])
+    return pd.concat(there, ignore_index=True) if there else pd.DataFrame(columns=EVALUATION_COLUMNS)
 
 
 def provenance(

@@ -49,8 +49,10 @@ def made_rows(
     early_loss: float | None = 3.0,
     late_loss: float = 1.0,
 ) -> Rows:
-    """`n` seeds a method around `truth`; the catapult's clean loss goes from `early_loss` (None: no history) to the late."""
-    runs, evaluations, history = [], [], []
+    """`n` seeds a method around `truth`; the catapult's clean loss goes from `early_loss` (None: no history) on."""
+    runs: list[dict[str, Any]] = []
+    evaluations: list[tuple[str, str, float, float]] = []
+    history: list[tuple[str, int, float, float]] = []
     for arch in archs:
         for which, (method, (clean, middle, large)) in enumerate(truth.items()):
             for seed in range(n):

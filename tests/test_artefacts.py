@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_rows import AS_CLAIMED, CONTEXT, diverge, made_rows, with_reading
+from tests.made_rows import AS_CLAIMED, CONTEXT, diverge, made_rows, with_reading
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -77,7 +77,13 @@ def test_rows_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
     write_rows(rows, tmp_path / "a")
     write_rows(mixed, tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert set(contents(tmp_path / "a")) == {"runs.csv", "evaluations.csv"}
+
+
+def test_rows_without_history_leave_no_old_history_behind(tmp_path: Path) -> None:
+    write_rows(made_rows(FEW), tmp_path)
+    assert (tmp_path / "history.csv").exists()
+    write_rows(made_rows(FEW, early_loss=None), tmp_path)
+    assert set(contents(tmp_path)) == {"runs.csv", "evaluations.csv"}
 
 
 def replace_in(name: str, old: str, new: str) -> Callable[[Path], None]:

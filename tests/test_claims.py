@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from made_rows import AS_CLAIMED, diverge, made_rows, with_reading
+from tests.made_rows import AS_CLAIMED, diverge, made_rows, with_reading
 
 from noise_reg.artefacts.claims import judge_claims
 from noise_reg.artefacts.lines import lines

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from made_rows import AS_CLAIMED, CONTEXT, made_rows
+from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_rows import AS_CLAIMED, CONTEXT, made_rows
+from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows
 
 from noise_reg.artefacts import REGISTRY, markdown
 from noise_reg.artefacts.report import build_report

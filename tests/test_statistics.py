@@ -104,11 +104,14 @@ def test_a_number_is_contradicted_when_most_runs_diverged() -> None:
     ],
 )
 def test_a_claims_rule_reaches_every_verdict(judge, reproduced, contradicted, inconclusive, under_powered) -> None:  # type: ignore[no-untyped-def]
-    assert judge(interval(*reproduced)) == REPRODUCED
-    assert judge(interval(*contradicted)) == CONTRADICTED
-    assert judge(interval(*(inconclusive or (-1, 1)), p=0.5)) == INCONCLUSIVE
-    assert judge(interval(*(under_powered or (-5, 5)), p=0.5)) == UNDER_POWERED
-    assert judge(interval(*reproduced, n=2)) == UNDER_POWERED
+    def word(ends: tuple[float, float], p: float = 0.01, n: int = 5) -> str:
+        return judge(interval(*ends, p, n))
+
+    assert word(reproduced) == REPRODUCED
+    assert word(contradicted) == CONTRADICTED
+    assert word(inconclusive or (-1, 1), p=0.5) == INCONCLUSIVE
+    assert word(under_powered or (-5, 5), p=0.5) == UNDER_POWERED
+    assert word(reproduced, n=2) == UNDER_POWERED
 
 
 def test_unchanged_means_not_significant_after_holm() -> None:

@@ -1,0 +1,36 @@
+"""The task of `scripts/evaluate.py`: evaluations of runs that are in a store already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from noise_reg.config import Job, read_runtime
+from noise_reg.errors import UserError
+from noise_reg.pipeline import Pipeline, corruption_name
+from noise_reg.spec import CorruptionSpec, RunSpec, parse
+
+
+def reevaluate(cfg: DictConfig) -> None:
+    """Evaluates the completed runs of the store (or those of `keys`) and prints their mean accuracy at each strength."""
+    tree: Any = OmegaConf.to_container(cfg.corruption, resolve=True)
+    settings = parse(CorruptionSpec, tree, "corruption.")
+    runtime = read_runtime(cfg)
+    pipeline = Pipeline(runtime)
+    runs = pipeline.store.runs().set_index("key")
+    keys = list(runs.index) if cfg.keys is None else [str(key) for key in cfg.keys]
+    unknown = [key for key in keys if key not in runs.index]
+    if unknown:
+        raise UserError(f"keys = {unknown[0]}: not in the store {runtime.store}, which holds {len(runs)} runs")
+    if not keys:
+        raise UserError(f"store = {runtime.store}: holds no runs; train some with scripts/train.py store={runtime.store}")
+    jobs = [
+        Job(parse(RunSpec, pipeline.store.spec(key)), str(runs.loc[key, "method"]), settings, runtime) for key in keys
+    ]
+    pipeline.evaluate(jobs)
+    rows = pipeline.store.evaluations()
+    rows = rows[rows["key"].isin(keys) & (rows["evaluation"] == corruption_name(settings))]
+    shown = rows.merge(runs.reset_index()[["key", "dataset", "arch", "method"]], on="key")
+    table = shown.groupby(["dataset", "arch", "method", "strength"])["accuracy"].mean().unstack()
+    print((100 * table).round(1).to_string())
