@@ -105,10 +105,10 @@ class RunFolder:
 
     def record(self) -> dict[str, Any]:
         """The record that was written; what was None or not finite is NaN."""
-        return nan_for_null(self._sealed_record()["record"])
+        return dict(nan_for_null(self._sealed_record()["record"]))
 
     def spec(self) -> dict[str, Any]:
-        return json.loads(self._content("spec.json"))
+        return dict(json.loads(self._content("spec.json")))
 
     def history(self) -> pd.DataFrame:
         text = self._content("history.csv")

@@ -111,7 +111,7 @@ def seal(document: Mapping[str, Any]) -> bytes:
 def unseal(data: bytes) -> dict[str, Any]:
     """The document that `seal` wrote, without its checksum. Raises Damaged."""
     try:
-        sealed = json.loads(data)
+        sealed: dict[str, Any] = json.loads(data)
         # equal bytes also rule out a change that leaves the meaning, which nobody who writes here would make
         intact = isinstance(sealed, dict) and encode(sealed) == data
     except (ValueError, TypeError) as error:

@@ -23,11 +23,13 @@ import pandas as pd
 from noise_reg import atomic
 from noise_reg.atomic import StoreError, explained
 from noise_reg.claims import Claims
-from noise_reg.run_folder import Missing, RunFolder, describe
-from noise_reg.sealed import Damaged, Tensors, checkpoint_chunks, plain, read_checkpoint
+from noise_reg.run_folder import RunFolder, describe
+from noise_reg.sealed import Damaged, Missing, Tensors, checkpoint_chunks, plain, read_checkpoint
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["EVALUATION_COLUMNS", "RUN_COLUMNS", "Store", "StoreError"]
 
 RUN_COLUMNS = ["key", "dataset", "arch", "method", "seed", "status", "stopped_by", "epochs"]
 RUN_COLUMNS += ["train_accuracy", "test_accuracy", "seconds"]

@@ -2,13 +2,13 @@
 
 import pandas as pd
 import pytest
-from tests.made_rows import AS_CLAIMED, diverge, made_rows, with_reading
 
 from noise_reg.artefacts.claims import judge_claims
 from noise_reg.artefacts.lines import lines
 from noise_reg.artefacts.rows import Rows
 from noise_reg.artefacts.verdicts import Part, Verdict, from_json, to_json
 from noise_reg.errors import UserError
+from tests.made_rows import AS_CLAIMED, diverge, made_rows, with_reading
 
 CLAIMS = ("N1", "N2", "N3", "N4", "N5")
 

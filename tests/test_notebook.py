@@ -4,19 +4,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from noise_reg.artefacts import REGISTRY
+from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "explore_results.ipynb"
-# asyncio and zmq, not this project, leave sockets and loops to the garbage collector
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
-
-
 def execute(last_cell: str, where: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(last_cell))

@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows
 
 from noise_reg.artefacts import REGISTRY, markdown
 from noise_reg.artefacts.report import build_report
 from noise_reg.errors import UserError
+from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

@@ -89,7 +89,9 @@ arrays = hnp.arrays(dtypes, shapes) | hnp.arrays(dtypes, shapes).map(np.transpos
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(weights=st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8), arrays, max_size=4))
-def test_weights_of_any_name_shape_dtype_and_layout_read_back_exactly(tmp_path: Path, weights: dict) -> None:
+def test_weights_of_any_name_shape_dtype_and_layout_read_back_exactly(
+    tmp_path: Path, weights: dict[str, np.ndarray]
+) -> None:
     store = Store(tmp_path)
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
     store.write_run(KEY, SPEC, HISTORY, weights, RECORD)
@@ -203,7 +205,7 @@ def test_a_run_that_could_not_be_a_row_is_refused_before_anything_is_written(tmp
 
 def test_an_evaluation_is_returned_for_equal_settings_only(store: Store, told: Told) -> None:
     found = store.evaluation(KEY, "corruption", {"grid": (0.0, 0.1)})
-    np.testing.assert_array_equal(found, [[0.0, 0.9], [0.1, np.nan]])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, [[0.0, 0.9], [0.1, np.nan]])
     assert store.evaluation(KEY, "corruption", {"grid": [0.0, 0.2]}) is None
     assert store.evaluation(KEY, "clean", {}) is None and store.evaluation(OTHER, "corruption", {}) is None
     store.write_evaluation(KEY, "corruption", {"grid": [0.2]}, [(0.2, 0.3)])
@@ -287,10 +289,11 @@ def test_names_that_would_leave_the_store_are_refused(store: Store, name: str) -
 
 def test_model_is_built_from_spec_weights_and_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     export = types.ModuleType("noise_reg.nn.export")
-    export.plain_model = lambda spec, weights, record: (spec, weights.keys(), record)  # type: ignore[attr-defined]
+    build = lambda spec, weights, record: types.SimpleNamespace(spec=spec, weights=weights.keys(), record=record)
+    export.plain_model = build  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "noise_reg.nn", types.ModuleType("noise_reg.nn"))
     monkeypatch.setitem(sys.modules, "noise_reg.nn.export", export)
-    assert store.model(KEY) == (store.spec(KEY), WEIGHTS.keys(), RECORD)
+    assert vars(store.model(KEY)) == {"spec": store.spec(KEY), "weights": WEIGHTS.keys(), "record": RECORD}
 
 
 def test_importing_the_store_leaves_torch_out() -> None:

@@ -66,7 +66,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def leftovers(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*.part")]
+    return list(root.rglob("*.part"))
 
 
 def assert_whole(store: Store, key: str) -> None:

@@ -1,0 +1,94 @@
+"""What a run is: its key, its validation, and the messages for what cannot be run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from noise_reg import spec as spec_module
+from noise_reg.spec import RunSpec, SpecError, parse
+from tests.composed import job
+
+
+def tree_of(spec: RunSpec, **changes: Any) -> dict[str, Any]:
+    return {**dataclasses.asdict(spec), **changes}
+
+
+@pytest.fixture(scope="module")
+def spec() -> RunSpec:
+    return job("regularizer=in_ninr_decay").spec
+
+
+def test_a_spec_survives_json(spec: RunSpec) -> None:
+    assert parse(RunSpec, json.loads(json.dumps(dataclasses.asdict(spec)))) == spec
+
+
+def test_the_key_changes_with_every_field_that_changes_numbers(spec: RunSpec) -> None:
+    variants = [
+        {"seed": 1},
+        {"max_epochs": 7},
+        {"precision": "bf16"},
+        {"stop_accuracy": 0.9},
+        {"strengths": {**vars(spec.strengths), "dropout": 0.5}},
+        {"reading": {**vars(spec.reading), "loss": "exact"}},
+        {"optimizer": {**vars(spec.optimizer), "learning_rate": 0.1}},
+        {"arch": {**vars(spec.arch), "widths": [8]}},
+        {"dataset": {**vars(spec.dataset), "split_seed": 1}},
+    ]
+    keys = {parse(RunSpec, tree_of(spec, **change)).key for change in variants}
+    assert len(keys | {spec.key}) == len(variants) + 1
+
+
+def test_the_key_is_the_same_in_another_process(spec: RunSpec) -> None:
+    code = "import json, sys; from noise_reg.spec import *; print(parse(RunSpec, json.loads(sys.argv[1])).key)"
+    call = [sys.executable, "-c", code, json.dumps(dataclasses.asdict(spec))]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip() == spec.key
+
+
+def test_a_field_added_later_keeps_the_keys_of_earlier_runs(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(spec_module.ADDED_LATER, "reading.loss", "clamped")
+    added = spec.key
+    flat = {n: v for n, v in spec_module.flatten(dataclasses.asdict(spec)).items() if n != "reading.loss"}
+    assert added == spec_module.digest({n: v for n, v in flat.items() if not spec_module.is_neutral(n, v)})
+
+
+def test_stacks_share_everything_but_seed_and_strengths(spec: RunSpec) -> None:
+    assert spec.replace(seed=5).stack_key() == spec.stack_key() == job("regularizer=l2").spec.stack_key()
+    assert job("arch.widths=[8]").spec.stack_key() != spec.stack_key()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": -1}, "seed = -1: must be a number in [0, 4.29497e+09]"),
+        ({"seed": 1.5}, "seed = 1.5: must be a whole number"),
+        ({"seed": None}, "seed: must be given"),
+        ({"seed": True}, "seed = True: must be a whole number"),
+        ({"max_epochs": 0}, "max_epochs = 0: must be a finite number of at least 1"),
+        ({"stop_accuracy": 0.0}, "stop_accuracy = 0.0: must be a number in (0, 1]"),
+        ({"stop_accuracy": float("nan")}, "stop_accuracy = nan: must be a number in (0, 1]"),
+        ({"precision": "fp8"}, "precision = fp8: must be one of fp32, bf16, fp64"),
+        ({"colour": 1}, "colour: unknown key; known are dataset, arch"),
+        ({"dataset": 3}, "dataset = 3: a mapping is needed"),
+    ],
+)
+def test_what_cannot_be_run_is_named_with_what_is_allowed(spec: RunSpec, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        parse(RunSpec, tree_of(spec, **change))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("inf"), float("nan"), "much"])
+def test_impossible_dropout_is_refused(spec: RunSpec, value: Any) -> None:
+    with pytest.raises(SpecError, match=r"strengths.dropout = .*: must be a number"):
+        parse(RunSpec, tree_of(spec, strengths={**vars(spec.strengths), "dropout": value}))
+
+
+def test_an_empty_grid_is_refused() -> None:
+    with pytest.raises(SpecError, match="corruption.grid = .*at least 1"):
+        job("corruption.grid=[]")
