@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noise_reg.evaluate.clean import clean_scores
 from noise_reg.losses import correct, mean_loss
@@ -73,14 +73,14 @@ class Stack:
             self.attach()
 
     def weights(self, replica: int) -> dict[str, np.ndarray]:
-        """One replica's parameters and buffers; nodes whose noise is off in this replica are left out."""
-        strengths = self.specs[replica].strengths
-        off = tuple(
-            f"nodes.{layer}." for layer in self.model.nodes
-            if not (strengths.nin_hidden if int(layer) else strengths.nin_input)
-        )  # fmt: skip
+        """One replica's parameters and buffers; nodes that only its companions need are left out."""
+        idle = tuple(f"nodes.{layer}." for layer in self.model.nodes if not self.uses_node(replica, layer))
         state = self.model.state_dict().items()
-        return {name: value[replica].cpu().numpy() for name, value in state if not (off and name.startswith(off))}
+        return {name: value[replica].cpu().numpy() for name, value in state if not name.startswith(idle)}
+
+    def uses_node(self, replica: int, layer: str) -> bool:
+        strengths = self.specs[replica].strengths
+        return (strengths.nin_hidden if int(layer) else strengths.nin_input) > 0
 
 
 def new_stack(
@@ -133,15 +133,14 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
     return loss_sum_R / steps, correct_R / (steps * batch), bad_step_R
 
 
-def norms(model: StackedModel) -> dict[str, list[float]]:
-    """Euclidean norms a replica of every layer's weights ('weight_norm_<layer>') and noise weights ('nin_norm_<layer>')."""
-    names: dict[str, list[float]] = {}
+def norms(model: StackedModel) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Euclidean norms a replica of every layer's weights, and of its noise weights W_NI where it has a node, by layer."""
+
+    def by_layer(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, list[float]]:
+        return {name: module.weight.detach().flatten(1).norm(dim=1).tolist() for name, module in modules}  # type: ignore[operator, union-attr]
+
     layers = [*getattr(model, "convolutions", []), *model.layers]  # type: ignore[misc]
-    for layer, module in enumerate(layers):
-        names[f"weight_norm_{layer}"] = module.weight.detach().flatten(1).norm(dim=1).tolist()
-    for layer_name, node in model.nodes.items():
-        names[f"nin_norm_{layer_name}"] = node.weight.detach().flatten(1).norm(dim=1).tolist()
-    return names
+    return by_layer((str(layer), module) for layer, module in enumerate(layers)), by_layer(model.nodes.items())
 
 
 def train(stack: Stack, data: TrainingData) -> Iterator[list[Outcome]]:
@@ -157,14 +156,15 @@ def train(stack: Stack, data: TrainingData) -> Iterator[list[Outcome]]:
                 t.tolist() for t in clean_scores(stack.model, data.test_x, data.test_y, spec.reading.loss)
             )
         stack.epoch += 1
-        norms_R = norms(stack.model)
+        weight_norms, node_norms = norms(stack.model)
         seconds = (time.perf_counter() - started) / len(stack.specs)
         outcomes, alive = [], []
         for r, replica in enumerate(stack.specs):
             stack.seconds[r] += seconds
             row = {"epoch": stack.epoch, "train_loss": loss_R[r], "train_accuracy": accuracy_R[r]}
             row |= {"test_loss": test_loss_R[r], "test_accuracy": test_accuracy_R[r]}
-            row |= {name: values[r] for name, values in norms_R.items() if values[r] or not name.startswith("nin")}
+            row |= {f"weight_norm_{layer}": values[r] for layer, values in weight_norms.items()}
+            row |= {f"nin_norm_{n}": values[r] for n, values in node_norms.items() if stack.uses_node(r, n)}
             stack.histories[r].append(row)
             ending = how_it_ended(replica, row, bad_step_R[r])
             if ending is None:

@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -114,7 +115,7 @@ def test_json_is_strict_and_a_number_that_is_not_finite_reads_back_as_nan(store:
 def test_a_flipped_byte_is_found_named_and_set_aside(store: Store, told: Told, name: str) -> None:
     path = folder(store) / name
     tab_for_space = ord(" ") ^ ord("\t")  # which JSON itself would not mind
-    for position, bits in itertools.product(range(path.stat().st_size), (0x10, tab_for_space)):
+    for position, bits in itertools.product(range(0, path.stat().st_size, 3), (0x10, tab_for_space)):
         flip(path, position, bits)
         assert store.state(KEY).startswith("damaged: ") and name in store.state(KEY), position
         flip(path, position, bits)
@@ -239,8 +240,7 @@ def test_a_checkpoint_reads_back_exactly_and_the_last_one_counts(store: Store, t
         np.testing.assert_array_equal(tensors[name], array, strict=True)
     assert np.isnan(meta.pop("best")) and meta == {**META, "keys": [KEY]}
     assert [name for name, _ in store.checkpoints()] == ["stack"]
-    for _ in range(2):  # nothing to drop is no error
-        store.drop_checkpoint("stack")
+    store.drop_checkpoint("stack")
     assert store.checkpoints() == [] and told == []
 
 
@@ -249,12 +249,12 @@ def test_a_damaged_checkpoint_is_named_and_set_aside(store: Store, told: Told) -
     store.save_checkpoint("b", WEIGHTS, META)
     path = store.root / "checkpoints" / "a.safetensors"
     whole = path.read_bytes()
-    for position in range(len(whole)):
+    for position in (positions := range(0, len(whole), 7)):
         path.write_bytes(whole)
         flip(path, position)
         assert store.load_checkpoint("a") is None, position
-        assert not path.exists() and "checkpoint a" in told[position]
-    assert len(list((store.root / "damaged").glob("a-*/a.safetensors"))) == len(whole)
+        assert not path.exists() and "checkpoint a" in told.pop()
+    assert len(list((store.root / "damaged").glob("a-*/a.safetensors"))) == len(positions)
     for size in (len(whole) - 1, 100, 5, 0):
         path.write_bytes(whole[:size])
         assert [name for name, _ in store.checkpoints()] == ["b"] and "checkpoint a" in told[-1]
@@ -269,10 +269,7 @@ def test_a_root_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_the_system_refuses_names_file_and_remedy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", Mock(side_effect=PermissionError(13, "Permission denied")))
     with pytest.raises(
         StoreError, match=f"{OTHER}.*Permission denied.*writable or choose another store=.*run the same"
     ):
@@ -289,11 +286,11 @@ def test_names_that_would_leave_the_store_are_refused(store: Store, name: str) -
 
 def test_model_is_built_from_spec_weights_and_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     export = types.ModuleType("noise_reg.nn.export")
-    build = lambda spec, weights, record: types.SimpleNamespace(spec=spec, weights=weights.keys(), record=record)
-    export.plain_model = build  # type: ignore[attr-defined]
+    export.plain_model = lambda *given: types.SimpleNamespace(given=given)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "noise_reg.nn", types.ModuleType("noise_reg.nn"))
     monkeypatch.setitem(sys.modules, "noise_reg.nn.export", export)
-    assert vars(store.model(KEY)) == {"spec": store.spec(KEY), "weights": WEIGHTS.keys(), "record": RECORD}
+    spec, weights, record = vars(store.model(KEY))["given"]
+    assert (spec, weights.keys(), record) == (store.spec(KEY), WEIGHTS.keys(), RECORD)
 
 
 def test_importing_the_store_leaves_torch_out() -> None:

@@ -48,7 +48,9 @@ REGISTRY = {
     for made in (
         Artefact("fig2", "Fig. 2: robustness against input corruption", fig2.SOURCE, (fig2.draw,)),
         Artefact("table2", "Table 2: accuracy on clean test data", table2.SOURCE, (table2.draw,)),
-        Artefact("demo", "Fig. 2 and Table 2 on an embedded data set", fig2.SOURCE, (fig2.draw, table2.draw)),
+        Artefact(
+            "demo", "Fig. 2 and Table 2 on an embedded data set", f"{fig2.SOURCE} and Table 2", (fig2.draw, table2.draw)
+        ),
     )
 }
 

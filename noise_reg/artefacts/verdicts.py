@@ -51,7 +51,8 @@ def part(arch: str, comparison: str, interval: Interval, verdict: str, remark: s
 
 
 def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    """To a millionth of a point, so that other machines' last bits do not change the file."""
+    return round(value, 6) if math.isfinite(value) else None
 
 
 def note_of(context: Mapping[str, Any], paper_dataset: str, dataset_name: str) -> str:

@@ -52,7 +52,7 @@ def load_npz(name: str, path: Path) -> Dataset:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The archive's four arrays, each uint8; DataError if it cannot be read, one is missing or has another type."""
+    """The archive's four arrays; DataError if it cannot be read, one is missing, or labels are not uint8."""
     try:
         if not zipfile.is_zipfile(path):
             raise DataError(f"{path}: expected an npz (zip) archive, found a truncated one or another kind of file")
@@ -66,9 +66,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(
             f"{path}: expected an npz archive of plain arrays, found one that cannot be read: {error}"
         ) from error
-    for name, array in arrays.items():
-        if array.dtype != np.uint8:
-            raise DataError(f"{path}: {name} has dtype {array.dtype}, expected uint8")
+    for name in (f"{part}_labels" for part in PARTS):  # the images' type is checked for every source alike
+        if arrays[name].dtype != np.uint8:
+            raise DataError(f"{path}: {name} has dtype {arrays[name].dtype}, expected uint8")
     return arrays
 
 

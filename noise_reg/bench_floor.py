@@ -1,0 +1,97 @@
+"""The floor of a training step: its bare products, with nothing between them.
+
+Axes: R replicas, B samples, C channels, H and W height and width, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from noise_reg.bench_contenders import Workload
+from noise_reg.bench_plain import OrdinaryDraws, plain_network
+from noise_reg.plan import stack_size
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Product = Callable[[], Any]
+
+
+class Products:
+    """Every product of a step in the order of a step: forward, then from the last layer to the first the gradients of weights
+    and inputs (but the first layer's input). For stacks as large as ours, factors and results in the precision."""
+
+    def __init__(self, work: Workload, precision: str) -> None:
+        data, spec = work.data("fp32"), work.specs[0]
+        size = stack_size(spec, data.image, data.classes, "cpu", work.recipe.stack_size)
+        self.work, self.runs = work, len(work.specs)
+        self.products: list[Product] = []
+        layers = layer_shapes(work)
+        for replicas, times in ((size, self.runs // size), (self.runs % size, 1)):
+            if replicas and times:
+                made = [layer_products(*layer, replicas, DTYPES[precision]) for layer in layers]
+                made[0] = made[0][:-1]  # nobody asks for the gradient of the data
+                forward = [products[0] for products in made]
+                backward = [product for products in reversed(made) for product in products[1:]]
+                self.products += [*forward, *backward] * times
+
+    def ready(self, epoch: int) -> None:
+        pass
+
+    @torch.no_grad()
+    def run(self) -> None:
+        for _ in range(self.work.steps):
+            for product in self.products:
+                product()
+
+
+def layer_shapes(work: Workload) -> list[tuple[nn.Module, torch.Size]]:
+    """The layers of a plain run in their order, each with the shape of its input."""
+    spec, weights = next(work.initial("fp32"))
+    network = plain_network(spec, weights, torch.float32, OrdinaryDraws())
+    found: list[tuple[nn.Module, torch.Size]] = []
+    for module in network:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_pre_hook(lambda layer, inputs: found.append((layer, inputs[0].shape)))
+    data = work.data("fp32")
+    network(data.x[: spec.optimizer.batch_size].view(-1, *data.image))
+    return found
+
+
+def layer_products(layer: nn.Module, shape: torch.Size, replicas: int, dtype: torch.dtype) -> list[Product]:
+    """Forward, gradient of the weights, gradient of the input."""
+    if isinstance(layer, nn.Linear):
+        return dense(layer, shape, replicas, dtype)
+    assert isinstance(layer, nn.Conv2d)
+    return convolution(layer, shape, replicas, dtype)
+
+
+def dense(layer: nn.Linear, shape: torch.Size, replicas: int, dtype: torch.dtype) -> list[Product]:
+    lead = [replicas] if replicas > 1 else []
+    product = torch.bmm if replicas > 1 else torch.mm
+    x, weight, grad = (
+        torch.randn(*lead, *sizes).to(dtype) for sizes in (shape, layer.weight.shape, (shape[0], layer.out_features))
+    )
+    z, grad_x, grad_weight = torch.empty_like(grad), torch.empty_like(x), torch.empty_like(weight)
+    return [
+        lambda: product(x, weight.mT, out=z),
+        lambda: product(grad.mT, x, out=grad_weight),
+        lambda: product(grad, weight, out=grad_x),
+    ]
+
+
+def convolution(layer: nn.Conv2d, shape: torch.Size, replicas: int, dtype: torch.dtype) -> list[Product]:
+    x = torch.randn(shape[0], replicas * shape[1], *shape[2:]).to(dtype)
+    weight = torch.randn(replicas * layer.out_channels, *layer.weight.shape[1:]).to(dtype)
+    grad = torch.randn_like(F.conv2d(x, weight, groups=replicas))
+
+    def backward(of_input: bool) -> Tensor:
+        mask = [of_input, not of_input, False]
+        return torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], replicas, mask
+        )
+
+    return [lambda: F.conv2d(x, weight, groups=replicas), lambda: backward(False), lambda: backward(True)]

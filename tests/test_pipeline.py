@@ -1,0 +1,198 @@
+"""From jobs to the store: found, trained, resumed, evaluated; in one process and in two."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from noise_reg.config import Job
+from noise_reg.errors import UserError
+from noise_reg.pipeline import Pipeline, find_device
+from noise_reg.store import Store
+from noise_reg.train import Stack
+from tests.composed import ROOT, SMALL, job
+
+METHODS = ["none", "dropout", "full_ninr_decay"]
+
+
+def jobs(store: Path, *overrides: str, seeds: int = 2, methods: Sequence[str] = METHODS) -> list[Job]:
+    found = []
+    for method in methods:
+        first = job(*SMALL, f"store={store}", f"regularizer={method}", "max_epochs=3", *overrides)
+        found += [Job(first.spec.replace(seed=s), first.method, first.corruption, first.runtime) for s in range(seeds)]
+    return found
+
+
+def complete(wanted: Sequence[Job]) -> tuple[Pipeline, list[dict[str, Any]]]:
+    pipeline = Pipeline(wanted[0].runtime)
+    return pipeline, pipeline.complete(wanted, "test", [])
+
+
+def digest_of(weights: dict[str, np.ndarray]) -> str:
+    return hashlib.sha256(b"".join(weights[name].tobytes() for name in sorted(weights))).hexdigest()[:8]
+
+
+def numbers(store: Path) -> pd.DataFrame:
+    """Everything in a store that must not depend on how it was made."""
+    stored = Store(store)
+    runs = stored.runs().drop(columns=["seconds"]).set_index("key").sort_index()
+    runs["history"] = [stored.history(key).to_csv() for key in runs.index]
+    runs["weights"] = [digest_of(stored.weights(key)) for key in runs.index]
+    rows = stored.evaluations().set_index(["key", "evaluation", "strength"]).sort_index()
+    runs["evaluations"] = [rows.loc[key].to_csv() for key in runs.index]
+    return runs
+
+
+def test_a_sweep_is_trained_evaluated_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = jobs(tmp_path)
+    _, records = complete(wanted)
+    assert [record["status"] for record in records] == ["completed"] * 6
+    assert [record["method"] for record in records] == ["none"] * 2 + ["dropout"] * 2 + ["full_ninr_decay"] * 2
+    assert len(Store(tmp_path).evaluations()) == 6 * 12
+    monkeypatch.setattr(Pipeline, "train_stack", lambda *_: pytest.fail("trained a run that was stored"))
+    assert complete(wanted)[1] == records
+
+
+def test_the_stored_model_scores_what_the_record_says(tmp_path: Path) -> None:
+    pipeline, records = complete(jobs(tmp_path, seeds=1, methods=["full_ninr_decay"]))
+    (key,) = Store(tmp_path).runs()["key"]
+    data = next(iter(pipeline.prepared.values()))
+    pixels = data.test_pixels.view(-1, *data.image)
+    accuracy = (Store(tmp_path).model(key)(pixels).argmax(1) == data.test_y).double().mean().item()
+    assert accuracy == pytest.approx(records[0]["test_accuracy"], abs=1e-9)
+    rows = Store(tmp_path).evaluations()
+    assert rows[rows["strength"] == 0]["accuracy"].tolist() == pytest.approx([accuracy] * 2)
+
+
+def test_other_corruption_settings_are_evaluated_without_training(tmp_path: Path) -> None:
+    complete(jobs(tmp_path, seeds=1))
+    _, _ = complete(jobs(tmp_path, "corruption.grid=[0.5]", "corruption.draws=1", seeds=1))
+    rows = Store(tmp_path).evaluations()
+    assert rows[rows["evaluation"] == "corruption"]["strength"].tolist() == [0.5] * 3
+
+
+def test_a_damaged_run_is_named_and_trained_again(tmp_path: Path) -> None:
+    wanted = jobs(tmp_path, seeds=1)
+    complete(wanted)
+    before = numbers(tmp_path)
+    key = wanted[1].spec.key
+    path = tmp_path / "runs" / key / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    said: list[str] = []
+    Pipeline(wanted[0].runtime, said.append).complete(wanted, "test", [])
+    assert any(key in line for line in said)
+    pd.testing.assert_frame_equal(numbers(tmp_path), before)
+
+
+def test_a_diverged_run_is_recorded_and_its_neighbours_go_on(tmp_path: Path) -> None:
+    exploding = job(*SMALL, f"store={tmp_path}", "regularizer=in_ninr", "regularizer.sigma=1e30", "reading=exact_loss",
+                    "max_epochs=3")  # fmt: skip
+    calm = job(*SMALL, f"store={tmp_path}", "reading=exact_loss", "max_epochs=3")
+    said: list[str] = []
+    records = Pipeline(calm.runtime, said.append).complete([exploding, calm], "test", [])
+    assert [record["status"] for record in records] == ["diverged", "completed"]
+    assert (records[0]["diverged_quantity"], records[0]["epochs"]) == ("training loss", 1)
+    assert np.isnan(records[0]["test_accuracy"])
+    assert any("diverged: digits fc in_ninr_1e+30 seed 0: training loss" in line for line in said)
+
+
+def run_script(store: Path, *overrides: str) -> subprocess.Popen[str]:
+    call = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", *SMALL, f"store={store}", *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+SWEEP = ["regularizer=none,dropout,full_ninr_decay", "seed=0,1", "max_epochs=40", "stop_accuracy=1.0"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    store = tmp_path_factory.mktemp("undisturbed")
+    complete(jobs(store, "max_epochs=40", "stop_accuracy=1.0"))
+    return numbers(store)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_sweep_goes_on_and_ends_in_the_same_numbers(
+    how: signal.Signals, tmp_path: Path, undisturbed: pd.DataFrame
+) -> None:
+    process = run_script(tmp_path, *SWEEP, "checkpoint_seconds=0")
+    checkpoints = tmp_path / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not any(meta["epoch"] >= 3 for _, meta in Store(tmp_path).checkpoints() if checkpoints.exists()):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGKILL: -9}.get(how, 130)
+    assert how == signal.SIGKILL or "run the same command again" in errors
+    assert not len(Store(tmp_path).runs())
+    epochs: list[int] = []
+    resumed = Pipeline.resume
+
+    def watched(self: Pipeline, *arguments: Any) -> tuple[Stack, str]:
+        stack, name = resumed(self, *arguments)
+        epochs.append(stack.epoch)
+        return stack, name
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "resume", watched)
+        complete(jobs(tmp_path, "max_epochs=40", "stop_accuracy=1.0"))
+    assert min(epochs) >= 3  # it went on, it did not begin anew
+    pd.testing.assert_frame_equal(numbers(tmp_path), undisturbed)
+    assert not Store(tmp_path).checkpoints()
+
+
+def test_two_processes_on_one_store_train_every_run_once(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    processes = [run_script(tmp_path, *SWEEP, "stack_size=2") for _ in range(2)]
+    outputs = [process.communicate(timeout=180) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    columns = ["method", "seed", "status", "epochs", "test_accuracy"]
+    pd.testing.assert_frame_equal(Store(tmp_path).runs().set_index("key").sort_index()[columns], undisturbed[columns])
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match="device = cuda:99: no such device here; must be one of auto, cpu"):
+        find_device("cuda:99")
+    assert find_device("cpu") == torch.device("cpu")
+
+
+def test_missing_data_fail_before_any_work(tmp_path: Path) -> None:
+    wanted = job("dataset=fmnist", f"store={tmp_path}/s", f"data_dir={tmp_path}", "download=false", "wandb=disabled")
+    with pytest.raises(UserError, match=r"fmnist\.npz") as error:
+        Pipeline(wanted.runtime).complete([wanted], "test", [])
+    assert str(tmp_path) in str(error.value)
+    assert not (tmp_path / "s" / "runs").exists()
+
+
+def test_a_batch_larger_than_the_data_is_named(tmp_path: Path) -> None:
+    wanted = jobs(tmp_path, "optimizer.batch_size=5000", seeds=1)
+    with pytest.raises(UserError, match="optimizer.batch_size = 5000: must be at most the 862 training images"):
+        complete(wanted)
+
+
+def test_a_failing_tracker_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [
+        Job(j.spec, j.method, j.corruption, dataclasses.replace(j.runtime, wandb="offline")) for j in jobs(tmp_path, seeds=1)
+    ]
+    monkeypatch.setattr("wandb.init", lambda **_: (_ for _ in ()).throw(RuntimeError("no service")))
+    said: list[str] = []
+    records = Pipeline(wanted[0].runtime, said.append).complete(wanted, "test", [])
+    assert len(records) == 3
+    assert sum("Weights & Biases is off" in line for line in said) == 1

@@ -1,0 +1,119 @@
+"""Promise 1: R replicas in a stack give what R plain runs of tests/plain.py give (float64, after 20 steps).
+
+Axes: R replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from noise_reg.spec import RunSpec
+from noise_reg.train import Outcome, new_stack, train
+from tests.plain import made_data, made_spec, plain_run
+
+# torch's own padding for even kernels, the plain runs' oracle, says that it may copy the image
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
+FULL = {"nin_input": 2.0, "nin_hidden": 1.0}
+METHODS: dict[str, dict[str, float]] = {
+    "none": {},
+    "l2": {"weight_decay": 0.3},
+    "dropout": {"dropout": 0.5},
+    "cdt": {"cdt": 0.4},
+    "in_ninr": {"nin_input": 3.0},
+    "in_ninr_catapult": {"nin_input": 40.0},
+    "full_ninr": FULL,
+    "all_together": {"weight_decay": 0.1, "dropout": 0.2, "cdt": 0.3, **FULL},
+}
+READINGS: dict[
+    str, tuple[dict[str, float], dict[str, Any]]
+] = {  # strengths under which the reading matters, the reading
+    **{
+        f"l2_{form}_on_{on}": ({"weight_decay": 0.3, **FULL}, {"l2_form": form, "l2_on": on})
+        for form in ("half", "keras")
+        for on in ("weights", "weights_niw", "all")
+    },
+    "dropout_input": ({"dropout": 0.3, "cdt": 0.3}, {"dropout_input": True}),
+    "noise_shared": (FULL, {"full_noise": "shared"}),
+    "noise_once": (FULL, {"noise_redraw": "once"}),
+    "noise_shared_once": (FULL, {"full_noise": "shared", "noise_redraw": "once"}),
+    "no_output_nin": (FULL, {"output_nin": False}),
+    "clean_stop": (FULL, {"stop_measure": "clean"}),
+    "pytorch_batch_norm": (FULL, {"batch_norm": "pytorch"}),
+    "channels_fan_in": ({}, {"conv_fan_in": "channels"}),
+}
+
+
+def replicas(arch: str, strengths: Mapping[str, float], **changes: Any) -> list[RunSpec]:
+    """Three seeds: at these strengths, at half of them, and with everything off."""
+    scales = (1.0, 0.5, 0.0)
+    return [
+        made_spec(arch, seed=seed, strengths={name: scale * value for name, value in strengths.items()}, **changes)
+        for seed, scale in enumerate(scales, start=11)
+    ]
+
+
+def trained(specs: Sequence[RunSpec], *, folded: bool = True) -> list[Outcome]:
+    """The outcomes of one stack, in the order of `specs`."""
+    data = made_data(specs[0])
+    outcomes = [outcome for ended in train(new_stack(specs, data, folded=folded), data) for outcome in ended]
+    return sorted(outcomes, key=lambda outcome: specs.index(outcome.spec))
+
+
+def assert_equal_to_plain_runs(specs: Sequence[RunSpec]) -> None:
+    data = made_data(specs[0])
+    outcomes = trained(specs)
+    for spec, outcome in zip(specs, outcomes, strict=True):
+        weights, history, _ = plain_run(spec, data)
+        assert outcome.record["status"] == "completed"
+        assert set(outcome.weights) == set(weights)
+        for name, value in weights.items():
+            np.testing.assert_allclose(outcome.weights[name], value.numpy(), rtol=1e-10, atol=1e-10, err_msg=name)
+        for ours, plain in zip(outcome.history, history, strict=True):
+            for name, number in plain.items():
+                assert ours[name] == pytest.approx(number, rel=1e-10, abs=1e-10), name
+
+
+@pytest.mark.parametrize("loss", ["clamped", "exact"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("arch", ["fc", "cnn"])
+def test_a_stack_gives_what_plain_runs_give_for_each_method_and_loss(arch: str, method: str, loss: str) -> None:
+    assert_equal_to_plain_runs(replicas(arch, METHODS[method], reading={"loss": loss}))
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("arch", ["fc", "cnn"])
+def test_a_stack_gives_what_plain_runs_give_under_every_reading(arch: str, reading: str) -> None:
+    strengths, changes = READINGS[reading]
+    assert_equal_to_plain_runs(replicas(arch, strengths, reading=changes))
+
+
+@pytest.mark.parametrize("geometry", [{"padding": "valid"}, {"kernel": 3}, {"kernel": 3, "padding": "valid"}], ids=str)
+def test_a_stack_of_convolutions_gives_what_plain_ones_give_for_each_padding(geometry: dict[str, Any]) -> None:
+    if geometry == {"kernel": 3, "padding": "valid"}:
+        geometry = {**geometry, "filters": [3]}  # two such blocks would leave nothing of 8 x 8 pixels
+    assert_equal_to_plain_runs(replicas("cnn", {"dropout": 0.2, **FULL}, geometry=geometry))
+
+
+@pytest.mark.parametrize("arch", ["fc", "cnn"])
+def test_a_whole_sweep_in_one_stack_gives_what_plain_runs_give(arch: str) -> None:
+    assert_equal_to_plain_runs(
+        [made_spec(arch, seed=seed, strengths=METHODS[name]) for seed, name in enumerate(METHODS, start=3)]
+    )
+
+
+@pytest.mark.parametrize("decays", [(0.3, 0.3), (0.3, 0.0)], ids=["one_decay", "several_decays"])
+@pytest.mark.parametrize("arch", ["fc", "cnn"])
+def test_folded_and_stored_gradients_give_the_same_training(arch: str, decays: tuple[float, float]) -> None:
+    specs = [
+        made_spec(arch, seed=seed, strengths={**METHODS["all_together"], "weight_decay": decay})
+        for seed, decay in enumerate(decays)
+    ]
+    for fast, slow in zip(trained(specs, folded=True), trained(specs, folded=False), strict=True):
+        for name, value in slow.weights.items():
+            np.testing.assert_allclose(fast.weights[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
