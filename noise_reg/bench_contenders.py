@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torchvision.transforms as T
+import torchvision.transforms as T  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -106,7 +106,8 @@ def load_or_make(name: str, data_dir: str | None) -> Dataset:
     except DataError:
         if name not in SYNTHETIC_IMAGES or os.path.lexists(resolve_data_dir(data_dir) / f"{name}.npz"):
             raise
-    rng, arrays = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
     channels, height, width = IMAGE_SHAPES[name]
     shape = (height, width) if channels == 1 else (height, width, channels)
     for part, count in zip(("train", "test"), SYNTHETIC_IMAGES[name], strict=True):

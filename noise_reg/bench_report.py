@@ -125,10 +125,10 @@ def job_heading(job: Job) -> str:
 def notes(table: pd.DataFrame, jobs: Sequence[Job], repeats: int) -> list[str]:
     """What a reader must know to judge the numbers."""
     lines = [
-        f"Median and range of {repeats} repeats after an untimed one; contenders took turns in one process; ratios are formed "
-        "repeat by repeat. Training steps alone: no early stop, no logging, no test pass.",
-        "The plain loops measure nothing on the way, ours its running loss, accuracy and divergence. The plain loops' sample "
-        "order (the same as ours) is handed to them, ours is drawn within the time.",
+        f"Median and range of {repeats} repeats after an untimed one; contenders took turns in one process.",
+        "Ratios are formed repeat by repeat. Training steps alone: no early stop, no logging, no test pass.",
+        "The plain loops measure nothing on the way, ours its running loss, accuracy and divergence.",
+        "The plain loops' sample order (the same as ours) is handed to them, ours is drawn within the time.",
         "The floor is every product of a step and nothing else; factors and results in the precision named.",
     ]
     if any(len(job.recipe.single) < len(job.recipe.specs) for job in jobs):

@@ -24,7 +24,7 @@ from noise_reg.bench_floor import Products
 from noise_reg.bench_report import Job, floor_name, machine, save, show, summary
 from noise_reg.config import read_job
 from noise_reg.errors import UserError
-from noise_reg.spec import SpecError
+from noise_reg.spec import RunSpec, SpecError
 
 KEEP = 0.8  # of the recorded ratio: below it something has become slower
 
@@ -75,12 +75,12 @@ def benchmark(cfg: DictConfig) -> None:
 
 
 def read_settings(cfg: DictConfig) -> Settings:
-    if cfg.preset not in cfg.presets:
-        raise SpecError(f"preset = {cfg.preset}: must be one of {', '.join(map(str, cfg.presets))}")
+    if cfg.preset.name not in cfg.presets:
+        raise SpecError(f"preset = {cfg.preset.name}: must be one of {', '.join(map(str, cfg.presets))}")
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except InterpolationKeyError as error:
-        raise SpecError(f"{error.full_key}: preset {cfg.preset} does not say it, so it must be given") from error
+        raise SpecError(f"{error.full_key}: preset {cfg.preset.name} does not say it, so it must be given") from error
     check_list("jobs", plain["jobs"], plain["job"])
     check_list("contenders", plain["contenders"], CONTENDERS)
     if BASE not in plain["contenders"]:
@@ -89,7 +89,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         check_whole(name, plain[name])
     recorded = plain["recorded"]
     return Settings(
-        preset=plain["preset"],
+        preset=plain["preset"]["name"],
         recipes=[read_recipe(name, plain) for name in plain["jobs"]],
         recorded=recorded.get(machine(), recorded["other"]),
         **{
@@ -115,7 +115,8 @@ def read_recipe(name: str, plain: Mapping[str, Any]) -> Recipe:
     job, steps = plain["job"][name], plain["steps"].get(name)
     check_whole(f"steps.{name}", steps)
     check_whole(f"job.{name}.seeds", job["seeds"])
-    specs, single = [], []
+    specs: list[RunSpec] = []
+    single: list[int] = []
     for overrides in job["methods"]:
         spec = read_job(hydra.compose("train", overrides=[*job["overrides"], *overrides])).spec
         single.append(len(specs))

@@ -130,7 +130,7 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
         bad_step_R = torch.where((bad_step_R < 0) & ~torch.isfinite(loss_R), step, bad_step_R)
         if step % 32 == 0 and bool((bad_step_R >= 0).all()):
             break  # nobody is left to train
-    return loss_sum_R / steps, correct_R / (steps * batch), bad_step_R
+    return loss_sum_R / steps, correct_R.double() / (steps * batch), bad_step_R
 
 
 def norms(model: StackedModel) -> tuple[dict[str, list[float]], dict[str, list[float]]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from noise_reg.spec import RunSpec
 from noise_reg.train import Outcome, new_stack, train
@@ -75,8 +74,7 @@ def assert_equal_to_plain_runs(specs: Sequence[RunSpec]) -> None:
         for name, value in weights.items():
             np.testing.assert_allclose(outcome.weights[name], value.numpy(), rtol=1e-10, atol=1e-10, err_msg=name)
         for ours, plain in zip(outcome.history, history, strict=True):
-            for name, number in plain.items():
-                assert ours[name] == pytest.approx(number, rel=1e-10, abs=1e-10), name
+            assert ours == pytest.approx(plain, rel=1e-10, abs=1e-10)
 
 
 @pytest.mark.parametrize("loss", ["clamped", "exact"])

@@ -1,0 +1,68 @@
+"""Imports run in one direction, so a room can be read without the rooms above it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.composed import ROOT
+
+# from the ground up; a module may import from rows above its own and from its own package
+LAYERS = [
+    ["errors"],
+    ["spec"],
+    ["streams", "data", "atomic"],
+    ["nn", "claims", "sealed", "artefacts"],
+    ["regularizers", "losses", "precision", "plan", "run_folder"],
+    ["optimizers", "prepare", "evaluate", "store", "tracking"],
+    ["train", "config"],
+    ["pipeline"],
+    ["estimate"],
+    ["sweep", "reproduce", "reevaluate", "entry"],
+    ["benchmark"],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MODULES = sorted((ROOT / "noise_reg").rglob("*.py"))
+LAZY = {("store", "nn")}  # Store.model builds a network only when asked to; the store itself is read without torch
+
+
+def room(path: Path) -> str:
+    name = path.relative_to(ROOT / "noise_reg").with_suffix("").parts[0]
+    return "benchmark" if name.startswith("bench_") else name
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} if node.module != "noise_reg" else {f"noise_reg.{a.name}" for a in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_in_one_direction(path: Path) -> None:
+    here = room(path)
+    if here == "__init__":
+        assert not imported(path)
+        return
+    rooms = {room(ROOT / name.replace(".", "/")) for name in imported(path) if name.startswith("noise_reg.")} - {here}
+    upward = [r for r in rooms if LEVEL[r] >= LEVEL[here] and (here, r) not in LAZY]
+    assert not upward, f"{here} imports {upward}"
+
+
+def test_only_tracking_imports_wandb() -> None:
+    users = {room(path) for path in MODULES if any(name.split(".")[0] == "wandb" for name in imported(path))}
+    assert users == {"tracking"}
+
+
+@pytest.mark.parametrize("module", ["noise_reg.store", "noise_reg.artefacts", "noise_reg.artefacts.report", "noise_reg.spec"])
+def test_what_reads_rows_needs_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

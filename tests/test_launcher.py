@@ -1,0 +1,100 @@
+"""The stacked launcher: a multirun is one call, each job gets its own return, sweepers work on top."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.noise_reg_stacked.launcher import StackedLauncher
+from noise_reg.store import Store
+from tests.composed import CONF, ROOT, SMALL
+
+
+def train(*overrides: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, str(ROOT / "scripts" / script), *overrides]
+    return subprocess.run(call, capture_output=True, text=True, cwd=ROOT, timeout=300)
+
+
+def launched(task: Any, job_overrides: Sequence[Sequence[str]]) -> Sequence[Any]:
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("train", ["dataset=digits"], RunMode.MULTIRUN)
+        launcher = StackedLauncher()
+        context = HydraContext(config_loader=loader, callbacks=None)  # type: ignore[arg-type]
+        launcher.setup(hydra_context=context, task_function=task, config=master)
+        return launcher.launch(job_overrides, initial_job_idx=3)
+
+
+def test_hydra_finds_the_launcher() -> None:
+    names = {plugin.__name__ for plugin in Plugins.instance().discover(Launcher)}
+    assert {"StackedLauncher", "BasicLauncher", "JoblibLauncher"} <= names
+
+
+def test_jobs_are_handed_over_together_and_return_one_by_one() -> None:
+    calls = []
+
+    def task(cfg: DictConfig) -> float:
+        raise AssertionError("one by one")
+
+    def together(configs: list[DictConfig]) -> list[Any]:
+        calls.append([(c.seed, c.regularizer.name, "hydra" in c) for c in configs])
+        return [0.5, ValueError("broken")]
+
+    task.run_together = together  # type: ignore[attr-defined]
+    first, second = launched(task, [["seed=1", "regularizer=l2"], ["seed=2"]])
+    assert calls == [[(1, "l2", False), (2, "none", False)]]
+    assert (first.status, first.return_value, first.overrides) == (JobStatus.COMPLETED, 0.5, ["seed=1", "regularizer=l2"])
+    assert second.status == JobStatus.FAILED
+    with pytest.raises(ValueError, match="broken"):
+        _ = second.return_value
+    assert OmegaConf.select(first.hydra_cfg, "hydra.job.num") == 3
+
+
+def test_other_task_functions_run_one_after_the_other() -> None:
+    results = launched(lambda cfg: cfg.seed * 10, [["seed=1"], ["seed=2"]])
+    assert [r.return_value for r in results] == [10, 20]
+
+
+def test_a_multirun_trains_one_stack(tmp_path: Path) -> None:
+    done = train("-m", *SMALL, f"store={tmp_path}", "max_epochs=2", "regularizer=none,l2,in_ninr_decay", "seed=range(0,2)")
+    assert done.returncode == 0, done.stderr
+    assert "3 methods x 6" in done.stderr
+    runs = Store(tmp_path).runs()
+    assert sorted(zip(runs["method"], runs["seed"], strict=True)) == [
+        (method, seed) for method in ("in_ninr_decay", "l2", "none") for seed in (0, 1)
+    ]
+    assert done.stdout.count("test accuracy") == 6
+    assert not (ROOT / "multirun.yaml").exists() and not (ROOT / "outputs").exists()  # Hydra's own go into the store
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["-m", "seed=range(0,0)"], "the sweep is empty"),
+        (["-m", "seed=0,1", "regularizer=cdt", "regularizer.sigma=-3"], "regularizer.cdt = -3.0: must be a number in [0, 1]"),
+        (["dataset=cifar11"], "Could not find 'dataset/cifar11'"),
+        (["regularizer=lasso"], "full_ninr_catapult"),
+        (["sigma=3"], "sigma"),
+        (["dataset=fmnist", "data_dir=/nowhere", "download=false"], "/nowhere"),
+    ],
+)
+def test_a_users_mistake_ends_without_traceback(overrides: list[str], message: str, tmp_path: Path) -> None:
+    done = train(*overrides, "wandb=disabled", f"store={tmp_path}/s")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "s" / "runs").exists()
