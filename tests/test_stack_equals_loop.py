@@ -47,6 +47,8 @@ READINGS: dict[
     "channels_fan_in": ({}, {"conv_fan_in": "channels"}),
 }
 
+OF_THE_CNN = ("pytorch_batch_norm", "channels_fan_in")
+
 
 def replicas(arch: str, strengths: Mapping[str, float], **changes: Any) -> list[RunSpec]:
     """Three seeds: at these strengths, at half of them, and with everything off."""
@@ -84,17 +86,21 @@ def test_a_stack_gives_what_plain_runs_give_for_each_method_and_loss(arch: str, 
     assert_equal_to_plain_runs(replicas(arch, METHODS[method], reading={"loss": loss}))
 
 
-@pytest.mark.parametrize("reading", READINGS)
-@pytest.mark.parametrize("arch", ["fc", "cnn"])
+@pytest.mark.parametrize(
+    ("arch", "reading"),
+    [(arch, reading) for arch in ("fc", "cnn") for reading in READINGS if arch == "cnn" or reading not in OF_THE_CNN],
+)
 def test_a_stack_gives_what_plain_runs_give_under_every_reading(arch: str, reading: str) -> None:
     strengths, changes = READINGS[reading]
     assert_equal_to_plain_runs(replicas(arch, strengths, reading=changes))
 
 
-@pytest.mark.parametrize("geometry", [{"padding": "valid"}, {"kernel": 3}, {"kernel": 3, "padding": "valid"}], ids=str)
+@pytest.mark.parametrize(
+    "geometry",
+    [{"padding": "valid"}, {"kernel": 3}, {"kernel": 3, "padding": "valid", "filters": [3]}],
+    ids=["valid", "kernel_3", "kernel_3_valid"],
+)
 def test_a_stack_of_convolutions_gives_what_plain_ones_give_for_each_padding(geometry: dict[str, Any]) -> None:
-    if geometry == {"kernel": 3, "padding": "valid"}:
-        geometry = {**geometry, "filters": [3]}  # two such blocks would leave nothing of 8 x 8 pixels
     assert_equal_to_plain_runs(replicas("cnn", {"dropout": 0.2, **FULL}, geometry=geometry))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pytest
@@ -36,10 +35,10 @@ SEEDS = st.integers(0, MAX_SEED)
 ADDRESS = {"lane": 3, "step": 5, "epoch": 7}
 Draw = Callable[[Tensor], Tensor]
 DRAWS: dict[str, Callable[[int], Draw]] = {  # by how many numbers; each takes the seeds
-    "uniform": lambda count: partial(uniform, purpose=Purpose.CDT, count=count, **ADDRESS),
-    "normal": lambda count: partial(normal, purpose=Purpose.CDT, count=count, **ADDRESS),
+    "uniform": lambda count: lambda seeds: uniform(seeds, Purpose.CDT, count, **ADDRESS),
+    "normal": lambda count: lambda seeds: normal(seeds, Purpose.CDT, count, **ADDRESS),
     "keep_mask": lambda count: lambda seeds: keep_mask(seeds, torch.full((len(seeds),), 0.3), count, **ADDRESS),
-    "permutation": lambda count: partial(permutation, count=count, epoch=7),
+    "permutation": lambda count: lambda seeds: permutation(seeds, count, epoch=7),
 }
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -137,8 +136,8 @@ def test_a_mask_decides_by_sixteen_bits_and_drops_at_the_given_rate() -> None:
     bits = np.concatenate([words_N & 0xFFFF, words_N >> 16])
     small = keep_mask(torch.tensor([9]), torch.tensor([0.2]), 37, **ADDRESS)
     np.testing.assert_array_equal(small[0].numpy(), (bits >= round(0.2 * 65536))[:37])
-    bytes_apart = keep[2].view(4, -1).double().numpy()
-    np.testing.assert_allclose(np.corrcoef(bytes_apart), np.eye(4), atol=0.03)
+    halves = keep[2].view(2, -1).double().numpy()  # decided by the low and by the high bits of the same words
+    np.testing.assert_allclose(np.corrcoef(halves), np.eye(2), atol=0.02)
 
 
 @given(seed=SEEDS, count=st.integers(1, 200), epoch=st.integers(0, 500))
