@@ -84,11 +84,15 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
     if unknown:
         raise SpecError(f"regularizer.{unknown[0]}: unknown key; known are {', '.join(sorted(REGULARIZER_KEYS))}")
     if regularizer["sigma"] is None:
-        raise SpecError(f"regularizer.sigma: must be given for regularizer = {name}, the standard deviation of its noise")
+        raise SpecError(
+            f"regularizer.sigma: must be given for regularizer = {name}, the standard deviation of its noise"
+        )
     for field in ("sigma", *STRENGTHS):
         if regularizer[field] is None:
             raise SpecError(f"regularizer.{field}: must be given")
-    parse(Strengths, {key: regularizer[key] for key in STRENGTHS}, "regularizer.")  # names the field as the user wrote it
+    parse(
+        Strengths, {key: regularizer[key] for key in STRENGTHS}, "regularizer."
+    )  # names the field as the user wrote it
     return {str(key): value for key, value in regularizer.items()}
 
 

@@ -11,7 +11,9 @@ from typing import NoReturn
 
 from noise_reg.errors import UserError
 
-INTERRUPTED = "interrupted: finished runs are stored, the others go on from their last checkpoint: run the same command again"
+INTERRUPTED = (
+    "interrupted: finished runs are stored, the others go on from their last checkpoint: run the same command again"
+)
 
 
 def run(main: Callable[[], None]) -> NoReturn:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -65,7 +66,12 @@ def estimate(pipeline: Pipeline, jobs: Sequence[Job], results: Path) -> Estimate
             usual = before.get((spec.dataset.name, spec.arch.name, method), float(spec.max_epochs))
             expected += probed[kind] * min(usual, spec.max_epochs)
             at_most += probed[kind] * spec.max_epochs
-    evaluation = sum(evaluation_epochs(pipeline, unique[s.key]) * probed_epoch(probed, s) for g in stacks for s in g if s.key in unique)
+    evaluation = sum(
+        evaluation_epochs(pipeline, unique[s.key]) * probed_epoch(probed, s)
+        for g in stacks
+        for s in g
+        if s.key in unique
+    )
     return Estimate(
         len(unique), len(found), len(stacks), expected + evaluation, at_most + evaluation, str(pipeline.device)
     )
@@ -103,4 +109,5 @@ def epochs_before(results: Path) -> dict[tuple[str, str, str], float]:
     if not frames:
         return {}
     runs = pd.concat(frames, ignore_index=True).drop_duplicates("key")
-    return runs.groupby(["dataset", "arch", "method"])["epochs"].mean().to_dict()
+    means: dict[Any, float] = runs.groupby(["dataset", "arch", "method"])["epochs"].mean().to_dict()
+    return means

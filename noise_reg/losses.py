@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -37,5 +36,3 @@ def correct(logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
 def mean_loss(loss: str, logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
     """(R,), the mean over the batch."""
     return LOSSES[loss](logits_RBK, labels_RB).mean(1)
-
-

@@ -146,7 +146,9 @@ class Pipeline:
         if record["status"] == "diverged":
             step = record["diverged_step"]
             where = f"step {step} of epoch {record['epochs']}" if step >= 0 else f"epoch {record['epochs']}"
-            self.say(f"diverged: {describe_spec(outcome.spec, method)}: {record['diverged_quantity']} not finite at {where}")
+            self.say(
+                f"diverged: {describe_spec(outcome.spec, method)}: {record['diverged_quantity']} not finite at {where}"
+            )
         self.store.write_run(key, dataclasses.asdict(outcome.spec), pd.DataFrame(outcome.history), weights, record)
 
     def save(self, stack: Stack, name: str) -> None:
@@ -197,14 +199,18 @@ class Pipeline:
     def evaluate_stack(self, specs: Sequence[RunSpec], settings: CorruptionSpec, data: TrainingData) -> None:
         weights = [self.store.weights(spec.key) for spec in specs]
         model = stacked_model(specs, weights, data.image, data.classes).to(self.device)
-        grid = dataclasses.replace(settings, grid=tuple(dict.fromkeys((0.0, *settings.grid))))  # 0 is the clean accuracy
+        grid = dataclasses.replace(
+            settings, grid=tuple(dict.fromkeys((0.0, *settings.grid)))
+        )  # 0 is the clean accuracy
         with arithmetic(specs[0].precision, self.device):
             accuracy_RS = corruption_accuracy(model, data.test_pixels, data.test_y, data.standardizer, grid).tolist()
         tree = dataclasses.asdict(settings)
         for spec, row in zip(specs, accuracy_RS, strict=True):
             by_sigma = dict(zip(grid.grid, row, strict=True))
             self.store.write_evaluation(spec.key, "clean", {}, [(0.0, by_sigma[0.0])])
-            self.store.write_evaluation(spec.key, corruption_name(settings), tree, [(s, by_sigma[s]) for s in settings.grid])
+            self.store.write_evaluation(
+                spec.key, corruption_name(settings), tree, [(s, by_sigma[s]) for s in settings.grid]
+            )
 
     def mirror(self, jobs: Iterable[Job], group: str, tags: Sequence[str]) -> None:
         """Shows the runs in Weights & Biases, from what the store holds of them."""

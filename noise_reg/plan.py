@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from noise_reg.spec import ArchSpec, RunSpec, digest
@@ -21,7 +21,7 @@ def weight_count(arch: ArchSpec, image: tuple[int, int, int], classes: int) -> i
         lost = 0 if arch.padding == "same" else arch.kernel - 1
         channels, height, width = filters, (height - lost) // 2, (width - lost) // 2
     sizes = [channels * height * width, *arch.widths, classes]
-    return count + sum(i * o for i, o in zip(sizes, sizes[1:], strict=False))
+    return count + sum(i * o for i, o in pairwise(sizes))
 
 
 def stack_size(spec: RunSpec, image: tuple[int, int, int], classes: int, device: str, wanted: Any) -> int:

@@ -13,18 +13,20 @@ from noise_reg.spec import CorruptionSpec, RunSpec, parse
 
 
 def reevaluate(cfg: DictConfig) -> None:
-    """Evaluates the completed runs of the store (or those of `keys`) and prints their mean accuracy at each strength."""
+    """Evaluates the completed runs of the store (or those of `runs`) and prints their mean accuracy at each strength."""
     tree: Any = OmegaConf.to_container(cfg.corruption, resolve=True)
     settings = parse(CorruptionSpec, tree, "corruption.")
     runtime = read_runtime(cfg)
     pipeline = Pipeline(runtime)
     runs = pipeline.store.runs().set_index("key")
-    keys = list(runs.index) if cfg.keys is None else [str(key) for key in cfg.keys]
+    keys = list(runs.index) if cfg.runs is None else [str(key) for key in cfg.runs]
     unknown = [key for key in keys if key not in runs.index]
     if unknown:
-        raise UserError(f"keys = {unknown[0]}: not in the store {runtime.store}, which holds {len(runs)} runs")
+        raise UserError(f"runs = {unknown[0]}: not in the store {runtime.store}, which holds {len(runs)} runs")
     if not keys:
-        raise UserError(f"store = {runtime.store}: holds no runs; train some with scripts/train.py store={runtime.store}")
+        raise UserError(
+            f"store = {runtime.store}: holds no runs; train some with scripts/train.py store={runtime.store}"
+        )
     jobs = [
         Job(parse(RunSpec, pipeline.store.spec(key)), str(runs.loc[key, "method"]), settings, runtime) for key in keys
     ]

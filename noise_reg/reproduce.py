@@ -23,7 +23,6 @@ from noise_reg.artefacts import artefact
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.config import Job, read_job, read_runtime
-from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
 from noise_reg.pipeline import Pipeline, corruption_name
 from noise_reg.spec import CorruptionSpec, SpecError, parse
@@ -47,7 +46,9 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
     missing = [panel for panel in figure["panels"] if panel not in preset["panels"]]
     if missing:
         there = ", ".join(preset["panels"])
-        raise SpecError(f"preset = {preset['name']}: says nothing of the panel {missing[0]} of {figure['name']}, only of {there}")
+        raise SpecError(
+            f"preset = {preset['name']}: says nothing of the panel {missing[0]} of {figure['name']}, only of {there}"
+        )
     lists = [
         (panel, overrides, "", preset["panels"][panel]["seeds"])
         for panel in figure["panels"]
@@ -134,7 +135,13 @@ def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None) -> Rows:
             continue
         record, spec = store.read_record(key), w.job.spec
         columns = ("status", "stopped_by", "epochs", "train_accuracy", "test_accuracy", "seconds", "device", "torch")
-        row = {"key": key, "dataset": spec.dataset.name, "arch": spec.arch.name, "method": method[key], "seed": spec.seed}
+        row = {
+            "key": key,
+            "dataset": spec.dataset.name,
+            "arch": spec.arch.name,
+            "method": method[key],
+            "seed": spec.seed,
+        }
         row |= {"reading": reading[key], "precision": spec.precision, "max_epochs": spec.max_epochs}
         row |= {name: record[name] for name in columns}
         row |= {name: record.get(name, "") for name in ("diverged_quantity", "diverged_step")}

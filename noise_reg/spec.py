@@ -115,9 +115,13 @@ class ReadingSpec:
     standardize_per: str = checked(one_of("global", "pixel"))  # [1]
     loss: str = checked(one_of("clamped", "exact"))  # [2] Keras' probabilities clamped to [1e-7, 1 - 1e-7], or exact
     batch_norm: str = checked(one_of("keras", "pytorch"))  # [3] momentum .99 and eps 1e-3, or .9 (torch: .1) and 1e-5
-    conv_fan_in: str = checked(one_of("patch", "channels"))  # [4] d of a convolution: kernel area x channels, or channels
+    conv_fan_in: str = checked(
+        one_of("patch", "channels")
+    )  # [4] d of a convolution: kernel area x channels, or channels
     train_fraction: float = checked(number(0, 1, open_low=True))  # [5] of the training images; the rest is validation
-    stop_measure: str = checked(one_of("running", "clean"))  # [8] over the epoch with noise on, or after it with noise off
+    stop_measure: str = checked(
+        one_of("running", "clean")
+    )  # [8] over the epoch with noise on, or after it with noise off
     l2_on: str = checked(one_of("weights", "weights_niw", "all"))  # [9]
     l2_form: str = checked(one_of("half", "keras"))  # [9] gradient lambda W (weight decay), or 2 lambda W (Keras' l2)
     dropout_input: bool = checked(one_of(True, False))  # [9]
@@ -134,7 +138,9 @@ class RunSpec:
     optimizer: OptimizerSpec
     reading: ReadingSpec
     max_epochs: int = checked(number(1))
-    stop_accuracy: float = checked(number(0, 1, open_low=True))  # training accuracy at which a run ends; 1 needs all right
+    stop_accuracy: float = checked(
+        number(0, 1, open_low=True)
+    )  # training accuracy at which a run ends; 1 needs all right
     precision: str = checked(one_of(*PRECISIONS))
     seed: int = checked(number(0, MAX_SEED))
 
@@ -190,7 +196,7 @@ def parse(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
         if name not in fields:
             raise SpecError(f"{where}{name}: unknown key; known are {', '.join(fields)}")
     hints = get_type_hints(cls)
-    values = {}
+    values: dict[str, Any] = {}
     for name, spec_field in fields.items():
         hint = hints[name]
         if tree.get(name) is None:
@@ -200,7 +206,7 @@ def parse(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
             continue
         value = tree[name]
         if dataclasses.is_dataclass(hint):
-            values[name] = parse(hint, value, f"{where}{name}.")  # type: ignore[type-var]
+            values[name] = parse(hint, value, f"{where}{name}.")  # type: ignore[arg-type]
             continue
         value = convert(value, hint, where + name)
         problem = spec_field.metadata["check"](value)

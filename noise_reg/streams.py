@@ -38,7 +38,9 @@ def philox(seeds_R: Tensor, purpose: int, first: int, blocks: int, lane: int, st
     shape = (len(seeds_R), blocks)
     block_N = torch.arange(first, first + blocks, device=seeds_R.device)
     c0 = block_N.expand(shape).clone()
-    c1, c2, c3 = (torch.full(shape, value & MASK, dtype=torch.int64, device=seeds_R.device) for value in (lane, step, epoch))
+    c1, c2, c3 = (
+        torch.full(shape, value & MASK, dtype=torch.int64, device=seeds_R.device) for value in (lane, step, epoch)
+    )
     key_0, key_1 = seeds_R[:, None].clone(), purpose
     for _ in range(ROUNDS):
         # products of 32-bit words wrap in int64 with the right bits; the arithmetic shift's sign bits are masked away

@@ -137,7 +137,7 @@ def norms(model: StackedModel) -> tuple[dict[str, list[float]], dict[str, list[f
     """Euclidean norms a replica of every layer's weights, and of its noise weights W_NI where it has a node, by layer."""
 
     def by_layer(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, list[float]]:
-        return {name: module.weight.detach().flatten(1).norm(dim=1).tolist() for name, module in modules}  # type: ignore[operator, union-attr]
+        return {name: module.weight.detach().flatten(1).norm(dim=1).tolist() for name, module in modules}  # type: ignore[operator]
 
     layers = [*getattr(model, "convolutions", []), *model.layers]  # type: ignore[misc]
     return by_layer((str(layer), module) for layer, module in enumerate(layers)), by_layer(model.nodes.items())
@@ -198,5 +198,3 @@ def finish(stack: Stack, replica: int, row: dict[str, float], ending: dict[str, 
         **ending,
     }
     return Outcome(stack.specs[replica], record, stack.histories[replica], stack.weights(replica))
-
-

@@ -6,6 +6,7 @@ import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from noise_reg.artefacts import REGISTRY
+from noise_reg.config import read_job
 from noise_reg.reproduce import wanted_runs
 from noise_reg.spec import ARCHS, DATASETS, SpecError
 from tests.composed import CONF, composed, job
@@ -87,8 +88,6 @@ def test_a_mistake_is_named_with_what_is_allowed(overrides: list[str], message: 
 
 def test_ninr_without_a_paper_value_says_how_to_give_one(tmp_path: object) -> None:
     with composed("train", "~noise", "regularizer=in_ninr_decay") as cfg, pytest.raises(SpecError) as error:
-        from noise_reg.config import read_job
-
         read_job(cfg)
     assert "give regularizer.sigma" in str(error.value)
 
@@ -122,5 +121,8 @@ def test_fig2_at_paper_scale_is_the_papers_setting() -> None:
 
 
 def test_a_preset_without_the_artefacts_panel_is_named() -> None:
-    with composed("reproduce", "artefact=fig2", "preset=demo") as cfg, pytest.raises(SpecError, match="panel cnn of fig2"):
+    with (
+        composed("reproduce", "artefact=fig2", "preset=demo") as cfg,
+        pytest.raises(SpecError, match="panel cnn of fig2"),
+    ):
         wanted_runs(cfg)

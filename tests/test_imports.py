@@ -62,7 +62,9 @@ def test_only_tracking_imports_wandb() -> None:
     assert users == {"tracking"}
 
 
-@pytest.mark.parametrize("module", ["noise_reg.store", "noise_reg.artefacts", "noise_reg.artefacts.report", "noise_reg.spec"])
+@pytest.mark.parametrize(
+    "module", ["noise_reg.store", "noise_reg.artefacts", "noise_reg.artefacts.report", "noise_reg.spec"]
+)
 def test_what_reads_rows_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -22,7 +22,7 @@ from tests.composed import CONF, ROOT, SMALL
 
 def train(*overrides: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
     call = [sys.executable, str(ROOT / "scripts" / script), *overrides]
-    return subprocess.run(call, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    return subprocess.run(call, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
 
 
 def launched(task: Any, job_overrides: Sequence[Sequence[str]]) -> Sequence[Any]:
@@ -57,7 +57,11 @@ def test_jobs_are_handed_over_together_and_return_one_by_one() -> None:
     task.run_together = together  # type: ignore[attr-defined]
     first, second = launched(task, [["seed=1", "regularizer=l2"], ["seed=2"]])
     assert calls == [[(1, "l2", False), (2, "none", False)]]
-    assert (first.status, first.return_value, first.overrides) == (JobStatus.COMPLETED, 0.5, ["seed=1", "regularizer=l2"])
+    assert (first.status, first.return_value, first.overrides) == (
+        JobStatus.COMPLETED,
+        0.5,
+        ["seed=1", "regularizer=l2"],
+    )
     assert second.status == JobStatus.FAILED
     with pytest.raises(ValueError, match="broken"):
         _ = second.return_value
@@ -70,7 +74,9 @@ def test_other_task_functions_run_one_after_the_other() -> None:
 
 
 def test_a_multirun_trains_one_stack(tmp_path: Path) -> None:
-    done = train("-m", *SMALL, f"store={tmp_path}", "max_epochs=2", "regularizer=none,l2,in_ninr_decay", "seed=range(0,2)")
+    done = train(
+        "-m", *SMALL, f"store={tmp_path}", "max_epochs=2", "regularizer=none,l2,in_ninr_decay", "seed=range(0,2)"
+    )
     assert done.returncode == 0, done.stderr
     assert "3 methods x 6" in done.stderr
     runs = Store(tmp_path).runs()
@@ -85,7 +91,10 @@ def test_a_multirun_trains_one_stack(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["-m", "seed=range(0,0)"], "the sweep is empty"),
-        (["-m", "seed=0,1", "regularizer=cdt", "regularizer.sigma=-3"], "regularizer.cdt = -3.0: must be a number in [0, 1]"),
+        (
+            ["-m", "seed=0,1", "regularizer=cdt", "regularizer.sigma=-3"],
+            "regularizer.cdt = -3.0: must be a number in [0, 1]",
+        ),
         (["dataset=cifar11"], "Could not find 'dataset/cifar11'"),
         (["regularizer=lasso"], "full_ninr_catapult"),
         (["sigma=3"], "sigma"),

@@ -11,6 +11,8 @@ from noise_reg.artefacts import REGISTRY
 from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "explore_results.ipynb"
+
+
 def execute(last_cell: str, where: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(last_cell))

@@ -183,13 +183,14 @@ def test_missing_data_fail_before_any_work(tmp_path: Path) -> None:
 
 def test_a_batch_larger_than_the_data_is_named(tmp_path: Path) -> None:
     wanted = jobs(tmp_path, "optimizer.batch_size=5000", seeds=1)
-    with pytest.raises(UserError, match="optimizer.batch_size = 5000: must be at most the 862 training images"):
+    with pytest.raises(UserError, match=r"optimizer\.batch_size = 5000: must be at most the 862 training images"):
         complete(wanted)
 
 
 def test_a_failing_tracker_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [
-        Job(j.spec, j.method, j.corruption, dataclasses.replace(j.runtime, wandb="offline")) for j in jobs(tmp_path, seeds=1)
+        Job(j.spec, j.method, j.corruption, dataclasses.replace(j.runtime, wandb="offline"))
+        for j in jobs(tmp_path, seeds=1)
     ]
     monkeypatch.setattr("wandb.init", lambda **_: (_ for _ in ()).throw(RuntimeError("no service")))
     said: list[str] = []

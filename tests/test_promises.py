@@ -142,15 +142,15 @@ def test_a_replica_diverged_by_its_noise_is_recorded_and_harms_nobody(arch: str)
 
 @pytest.mark.parametrize("arch", ["fc", "cnn"])
 def test_a_diverged_replica_is_recorded_with_the_step_of_its_first_infinite_loss(arch: str) -> None:
-    specs = [made_spec(arch, seed=seed) for seed in range(12)]
+    specs = [made_spec(arch, seed=seed) for seed in range(6)]
     data = made_data(specs[0])
-    data.x[17] = math.inf  # each replica meets this sample at a step of its own, or not before the second epoch
+    data.x[3] = math.inf  # each replica meets this sample at a step of its own, or not before the second epoch
     outcomes = [outcome for ended in train(new_stack(specs, data), data) for outcome in ended]
     assert {outcome.record["epochs"] for outcome in outcomes} == {1, 2}
     steps = TRAIN_IMAGES // BATCH
     for outcome in outcomes:
         record, seed = outcome.record, torch.tensor([outcome.spec.seed])
-        places = [permutation(seed, TRAIN_IMAGES, epoch=epoch)[0].tolist().index(17) // BATCH for epoch in (0, 1)]
+        places = [permutation(seed, TRAIN_IMAGES, epoch=epoch)[0].tolist().index(3) // BATCH for epoch in (0, 1)]
         epoch = 0 if places[0] < steps else 1
         assert (record["epochs"] - 1, record["diverged_step"]) == (epoch, places[epoch])
 

@@ -29,7 +29,7 @@ def test_a_spec_survives_json(spec: RunSpec) -> None:
 
 
 def test_the_key_changes_with_every_field_that_changes_numbers(spec: RunSpec) -> None:
-    variants = [
+    variants: list[dict[str, Any]] = [
         {"seed": 1},
         {"max_epochs": 7},
         {"precision": "bf16"},
@@ -90,5 +90,5 @@ def test_impossible_dropout_is_refused(spec: RunSpec, value: Any) -> None:
 
 
 def test_an_empty_grid_is_refused() -> None:
-    with pytest.raises(SpecError, match="corruption.grid = .*at least 1"):
+    with pytest.raises(SpecError, match=r"corruption\.grid = .*at least 1"):
         job("corruption.grid=[]")

@@ -33,7 +33,7 @@ class StackedLauncher(Launcher):
             self.compose(list(overrides), initial_job_idx + number) for number, overrides in enumerate(job_overrides)
         ]
         together: Callable[[list[DictConfig]], list[Any]] | None = getattr(self.task_function, "run_together", None)
-        tasks = [OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]) for config in configs]
+        tasks = [OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]) for config in configs]
         values = together(tasks) if together else [self.task_function(task) for task in tasks]
         return [
             job_return(config, task, list(overrides), value)
@@ -49,7 +49,9 @@ class StackedLauncher(Launcher):
 
 
 def job_return(config: DictConfig, task: DictConfig, overrides: list[str], value: Any) -> JobReturn:
-    result = JobReturn(overrides=filter_overrides(overrides), cfg=task, hydra_cfg=OmegaConf.masked_copy(config, ["hydra"]))
+    result = JobReturn(
+        overrides=filter_overrides(overrides), cfg=task, hydra_cfg=OmegaConf.masked_copy(config, ["hydra"])
+    )
     result.working_dir, result.task_name = os.getcwd(), str(config.hydra.job.name)
     result.status = JobStatus.FAILED if isinstance(value, BaseException) else JobStatus.COMPLETED
     result.return_value = value

@@ -22,6 +22,7 @@ from torchvision.datasets.utils import calculate_md5  # type: ignore[import-unty
 from noise_reg.data.dataset import PARTS, DataError, Dataset, array_digests, build
 
 TIMEOUT = 30.0  # seconds without an answer; torchvision itself would wait for ever
+UNPARSED = (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # what a wrong idx file provokes
 Files = list[tuple[Path, str]]  # with their MD5
 
 
@@ -71,7 +72,7 @@ def unreadable(source: Source, folder: Path) -> str | None:
         try:
             if path.is_file():
                 reader(str(path))
-        except Exception:  # an assertion, a shape, a type: whatever the bytes provoke
+        except UNPARSED:
             return f"{path}: damaged or incomplete, not an idx file of the size that its header states"
     return None
 

@@ -5,6 +5,7 @@ Axes: R replicas, B samples, D = C H W pixels, K classes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -60,7 +61,7 @@ class FC(StackedModel):
     ) -> None:
         super().__init__(image, node_layers)
         sizes = [int(torch.Size(image).numel()), *arch.widths, classes]
-        shapes = list(zip(sizes, sizes[1:], strict=False))
+        shapes = list(itertools.pairwise(sizes))
         self.layers = nn.ModuleList(
             StackedLinear(seeds_R, i, o, lane=layer, dtype=dtype) for layer, (i, o) in enumerate(shapes)
         )
@@ -103,18 +104,27 @@ class CNN(StackedModel):
             fan_in = channels * arch.kernel**2 if reading.conv_fan_in == "patch" else channels
             self.convolutions.append(
                 StackedConv2d(
-                    seeds_R, channels, filters, arch.kernel, padding=arch.padding, fan_in=fan_in, lane=layer, dtype=dtype
+                    seeds_R,
+                    channels,
+                    filters,
+                    arch.kernel,
+                    padding=arch.padding,
+                    fan_in=fan_in,
+                    lane=layer,
+                    dtype=dtype,
                 )
             )
             self.norms.append(StackedBatchNorm(replicas, filters, reading.batch_norm, dtype=dtype, device=device))
             lost = 0 if arch.padding == "same" else arch.kernel - 1
             channels, height, width = filters, (height - lost) // 2, (width - lost) // 2
             if min(height, width) < 1:
-                raise SpecError(f"arch.filters = {list(arch.filters)}: too many blocks for an image of {image[1:]} pixels")
+                raise SpecError(
+                    f"arch.filters = {list(arch.filters)}: too many blocks for an image of {image[1:]} pixels"
+                )
         blocks = len(arch.filters)
         sizes = [channels * height * width, *arch.widths, classes]
         self.layers = nn.ModuleList()
-        for layer, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=blocks):
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=blocks):
             self.layers.append(StackedLinear(seeds_R, inputs, outputs, lane=layer, dtype=dtype))
             if str(layer) in self.nodes:
                 self.nodes[str(layer)] = DenseNode(seeds_R, (outputs,), fan_in=inputs + 1, lane=layer, dtype=dtype)
@@ -135,7 +145,7 @@ class CNN(StackedModel):
         return h
 
 
-ARCHITECTURES: dict[str, type[FC] | type[CNN]] = {"fc": FC, "cnn": CNN}
+ARCHITECTURES: dict[str, type[FC | CNN]] = {"fc": FC, "cnn": CNN}
 
 
 def depth(arch: ArchSpec) -> int:

@@ -56,7 +56,9 @@ class StackedBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, replicas: int, channels: int, convention: str, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, replicas: int, channels: int, convention: str, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
         super().__init__()
         self.momentum, self.eps = BATCH_NORM[convention]
         zeros = torch.zeros(replicas, channels, dtype=dtype, device=device)
@@ -67,6 +69,9 @@ class StackedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, training: bool) -> Tensor:
         """(B, R C, H, W) normalised by its batch when `training`, else by the running statistics."""
-        mean, variance = self.running_mean.view(-1), self.running_var.view(-1)  # views: F.batch_norm updates them in place
+        mean, variance = (
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+        )  # views: F.batch_norm updates them in place
         scale, shift = self.weight.flatten(), self.bias.flatten()
         return F.batch_norm(x, mean, variance, scale, shift, training, self.momentum, self.eps)

@@ -44,7 +44,7 @@ class FoldedProduct(torch.autograd.Function):
         return stacked_product(x_RBI, weight_ROI, bias_RO)
 
     @staticmethod
-    def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
         (x_RBI,) = ctx.saved_tensors
         weight_ROI = ctx.weight.detach()
         grad_x = torch.bmm(grad_RBO, weight_ROI.to(grad_RBO.dtype)) if ctx.needs_input_grad[0] else None

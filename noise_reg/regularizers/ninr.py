@@ -19,7 +19,9 @@ def node_layers(arch: ArchSpec, reading: ReadingSpec, strengths: Sequence[Streng
     return [*([0] if at_input else []), *(hidden if any(s.nin_hidden > 0 for s in strengths) else [])]
 
 
-def epoch_noise(seeds_R: Tensor, layer: int, order_RN: Tensor, samples: int, epoch: int, reading: ReadingSpec) -> Tensor:
+def epoch_noise(
+    seeds_R: Tensor, layer: int, order_RN: Tensor, samples: int, epoch: int, reading: ReadingSpec
+) -> Tensor:
     """Standard normal epsilon (R, N) for the samples of an epoch in their order: drawn per sample, 'afresh each epoch' or
     'once' for all epochs (reading 11), one for each layer or one shared by all layers (reading 10)."""
     lane = 0 if reading.full_noise == "shared" else layer

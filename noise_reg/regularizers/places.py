@@ -47,7 +47,12 @@ class TrainingPlaces(Places):
     training = True
 
     def __init__(
-        self, strengths: Sequence[Strengths], seeds_R: Tensor, reading: ReadingSpec, node_layers: Sequence[int], batch: int
+        self,
+        strengths: Sequence[Strengths],
+        seeds_R: Tensor,
+        reading: ReadingSpec,
+        node_layers: Sequence[int],
+        batch: int,
     ) -> None:
         def vector(name: str) -> Tensor:
             return torch.tensor([getattr(s, name) for s in strengths], dtype=torch.float64, device=seeds_R.device)
@@ -60,9 +65,9 @@ class TrainingPlaces(Places):
         """order_RN: the samples of this epoch in their order, of `samples` there are."""
         self.epoch, self.dtype = epoch, dtype
         self.epsilon_RN = {
-            layer: (
-                sigma_R[:, None] * epoch_noise(self.seeds_R, layer, order_RN, samples, epoch, self.reading)
-            ).to(dtype)
+            layer: (sigma_R[:, None] * epoch_noise(self.seeds_R, layer, order_RN, samples, epoch, self.reading)).to(
+                dtype
+            )
             for layer, sigma_R in self.sigma_R.items()
         }
 
