@@ -21,7 +21,7 @@ import pandas as pd
 import safetensors.numpy
 
 from noise_reg.atomic import Chunks, explained, replace_file, sync_folder, write_file
-from noise_reg.sealed import (
+from noise_reg.store.sealed import (
     Damaged,
     Missing,
     Tensors,

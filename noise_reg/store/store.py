@@ -22,9 +22,9 @@ import pandas as pd
 
 from noise_reg import atomic
 from noise_reg.atomic import StoreError, explained
-from noise_reg.claims import Claims
-from noise_reg.run_folder import RunFolder, describe
-from noise_reg.sealed import Damaged, Missing, Tensors, checkpoint_chunks, plain, read_checkpoint
+from noise_reg.store.claims import Claims
+from noise_reg.store.run_folder import RunFolder, describe
+from noise_reg.store.sealed import Damaged, Missing, Tensors, checkpoint_chunks, plain, read_checkpoint
 
 if TYPE_CHECKING:
     import torch
