@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,21 @@ def test_a_multirun_trains_one_stack(tmp_path: Path) -> None:
     ]
     assert done.stdout.count("test accuracy") == 6
     assert not (ROOT / "multirun.yaml").exists() and not (ROOT / "outputs").exists()  # Hydra's own go into the store
+
+
+def test_a_full_disk_ends_in_a_message_and_loses_nothing(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert train(*SMALL, f"store={store}", "max_epochs=1").returncode == 0
+
+    def nearly_full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    call = [sys.executable, str(ROOT / "scripts" / "train.py"), *SMALL, f"store={store}", "max_epochs=1", "seed=1"]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, preexec_fn=nearly_full, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "weights.safetensors" in done.stderr and "run the same command again" in done.stderr
+    assert Store(store).runs()["seed"].tolist() == [0]
 
 
 @pytest.mark.parametrize(

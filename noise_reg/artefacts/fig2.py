@@ -33,6 +33,7 @@ PAPER_CURVES = (
     "The paper shows these curves as a picture only; its clean accuracies are in Table 2. Its caption names L2, "
     "dropout, in- and full-NINR and CDT 0.4; 'no regulariser' and CDT 0.2 are drawn here as well."
 )
+NO_SIGNAL = "At σ = 1 nothing is left of the image and every line is at chance, below the axis (numbers in the table)."
 TITLE = "Test accuracy under input corruption"
 
 
@@ -67,7 +68,10 @@ def figure(found: Sequence[Line], context: Mapping[str, Any]) -> Figure:
         ),
         x_label=r"$\sigma_\mathrm{noise}$",
         beside="paper (clean, ± 2σ)",
-        notes=[f"{arch_name(line.arch)}, {line.label}: {line.account()}." for line in found if line.tally()],
+        notes=[
+            *(f"{arch_name(line.arch)}, {line.label}: {line.account()}." for line in found if line.tally()),
+            *([NO_SIGNAL] if any(1.0 in line.summaries() for line in found) else []),
+        ],
     )
     return accuracy_figure(panels, words, spread_of(context))
 
