@@ -115,7 +115,6 @@ def load_torchvision(name: str, folder: Path, download: bool) -> Dataset:
 
 def fetch(name: str, folder: Path) -> dict[str, NDArray[Any]]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         # torchvision writes in place: of several jobs that miss a file one downloads, the others wait and then read it.
         with FileLock(folder / f".{name}.lock"), timeout(TIMEOUT):
             return parse(SOURCES[name], folder, download=True)

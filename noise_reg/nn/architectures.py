@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from noise_reg.errors import UserError
-from noise_reg.nn.convolution import StackedBatchNorm, StackedConv2d
+from noise_reg.nn.convolution import StackedBatchNorm, StackedConv2d, max_pool
 from noise_reg.nn.linear import StackedLinear
 from noise_reg.nn.noise_node import DenseNode, PixelNode
 from noise_reg.nn.places import Places
@@ -75,7 +75,7 @@ class FC(StackedModel):
         for layer, linear in enumerate(self.layers):
             h = self.with_noise(layer, linear(h), places)
             if layer < last:
-                h = places.activation(F.relu(h), layer, replica_axis=0)
+                h = places.activation(F.relu(h), layer)
         return h
 
 
@@ -130,18 +130,17 @@ class CNN(StackedModel):
                 self.nodes[str(layer)] = DenseNode(seeds_R, (outputs,), fan_in=inputs + 1, lane=layer, dtype=dtype)
 
     def forward(self, x_RBD: Tensor, places: Places) -> Tensor:
-        replicas, batch, _ = x_RBD.shape
-        x = places.input(x_RBD).transpose(0, 1).reshape(batch, -1, *self.image[1:])  # (B, R C, H, W)
+        x = places.input(x_RBD).unflatten(2, self.image).permute(0, 1, 3, 4, 2)  # (R, B, H, W, C)
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = self.with_noise(layer, x, places)
-            x = F.max_pool2d(norm(F.elu(convolution(x)), places.training), 2)
-            x = places.activation(x, layer, replica_axis=1)
-        h = x.reshape(batch, replicas, -1).transpose(0, 1)
+            x = max_pool(norm(F.elu(convolution(x)), places.training))
+            x = places.activation(x, layer)
+        h = x.permute(0, 1, 4, 2, 3).flatten(2)  # (R, B, C H W), the order of the exported model
         blocks, last = len(self.convolutions), len(self.convolutions) + len(self.layers) - 1
         for layer, linear in enumerate(self.layers, start=blocks):
             h = self.with_noise(layer, linear(h), places)
             if layer < last:
-                h = places.activation(F.relu(h), layer, replica_axis=0)
+                h = places.activation(F.relu(h), layer)
         return h
 
 

@@ -1,9 +1,14 @@
-"""Stacks of convolutions and batch norms. Images of a stack lie side by side as channels: (B, R C, H, W).
+"""Stacks of convolutions and batch norms, as products over image patches.
 
-Axes: R replicas, B samples, C channels, O output channels, k kernel size, H and W height and width.
+Images keep their channels last, (R, B, H, W, C): a small convolution is then one batched product over shifted slices, and
+pooling and batch norm run along memory. On a CPU this takes half the time of grouped convolution on channels-first images.
+
+Axes: R replicas, B samples, H and W height and width, C channels, O output channels, k kernel size.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +20,37 @@ from noise_reg.streams import Purpose, normal
 BATCH_NORM = {"keras": (0.01, 1e-3), "pytorch": (0.1, 1e-5)}
 
 
+class Patches(torch.autograd.Function):
+    """(R, B, H, W, C) -> (R, B, H - k + 1, W - k + 1, k k C): under each position the pixels that its kernel covers."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: int) -> Tensor:
+        ctx.shape, ctx.kernel = x.shape, kernel
+        return torch.cat([x[:, :, rows, columns] for rows, columns in slices(x.shape, kernel)], dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        grad_x = grad.new_zeros(ctx.shape)
+        channels = ctx.shape[-1]
+        for place, (rows, columns) in enumerate(slices(ctx.shape, ctx.kernel)):
+            grad_x[:, :, rows, columns] += grad[..., place * channels : (place + 1) * channels]
+        return grad_x, None
+
+
+def slices(shape: torch.Size, kernel: int) -> list[tuple[slice, slice]]:
+    """The k k shifts of a kernel over (R, B, H, W, C), row by row."""
+    height, width = shape[2] - kernel + 1, shape[3] - kernel + 1
+    return [(slice(i, i + height), slice(j, j + width)) for i in range(kernel) for j in range(kernel)]
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """2 x 2 max-pooling, (R, B, H, W, C) -> (R, B, H // 2, W // 2, C)."""
+    pooled = F.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2)
+    return pooled.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+
+
 class StackedConv2d(nn.Module):
-    """R convolutions C -> O as one grouped convolution; weights N(0, 1/d), d = `fan_in`, biases 0 (NINR paper, App. A).
+    """R convolutions C -> O; weights (R, O, C, k, k) N(0, 1/d), d = `fan_in`, biases 0 (NINR paper, App. A).
 
     padding 'same' keeps H and W (an even kernel pads one more below and to the right, as Keras does); 'valid' pads nothing.
     """
@@ -43,15 +77,18 @@ class StackedConv2d(nn.Module):
         self.pad = (before, after, before, after)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, R C, H, W) -> (B, R O, H', W')."""
-        replicas = len(self.weight)
+        """(R, B, H, W, C) -> (R, B, H', W', O)."""
+        replicas, outputs, _, kernel, _ = self.weight.shape
         if any(self.pad):
-            x = F.pad(x, self.pad)
-        return F.conv2d(x, self.weight.flatten(0, 1).to(x.dtype), self.bias.flatten().to(x.dtype), groups=replicas)
+            x = F.pad(x, (0, 0, *self.pad))
+        patches: Tensor = Patches.apply(x, kernel)
+        weight = self.weight.permute(0, 3, 4, 2, 1).reshape(replicas, -1, outputs).to(x.dtype)  # (R, k k C, O)
+        flat = torch.baddbmm(self.bias[:, None].to(x.dtype), patches.flatten(1, 3), weight)
+        return flat.view(*patches.shape[:-1], outputs)
 
 
 class StackedBatchNorm(nn.Module):
-    """R batch norms over C channels each: a batch norm over R C channels, whose statistics never mix replicas."""
+    """R batch norms over C channels each: one over R C channels, whose statistics never mix replicas."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -68,10 +105,10 @@ class StackedBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones_like(zeros))
 
     def forward(self, x: Tensor, training: bool) -> Tensor:
-        """(B, R C, H, W) normalised by its batch when `training`, else by the running statistics."""
-        mean, variance = (
-            self.running_mean.view(-1),
-            self.running_var.view(-1),
-        )  # views: F.batch_norm updates them in place
+        """(R, B, H, W, C) normalised by its batch when `training`, else by the running statistics."""
+        mean, variance = self.running_mean.view(-1), self.running_var.view(-1)  # views: F.batch_norm updates them in place
         scale, shift = self.weight.flatten(), self.bias.flatten()
-        return F.batch_norm(x, mean, variance, scale, shift, training, self.momentum, self.eps)
+        side_by_side = x.flatten(1, 3).transpose(0, 1)  # (B H W, R, C)
+        flat = side_by_side.reshape(len(side_by_side), -1)  # a copy, but for R = 1
+        normal = F.batch_norm(flat, mean, variance, scale, shift, training, self.momentum, self.eps)
+        return normal.view(side_by_side.shape).transpose(0, 1).reshape(x.shape)

@@ -32,7 +32,5 @@ class PixelNode(NoiseNode):
     """The pixel-wise mask of an image: x -> x + W_NI epsilon, W_NI of the image's shape."""
 
     def forward(self, x: Tensor, epsilon_RB: Tensor) -> Tensor:
-        """x (B, R C, H, W)."""
-        replicas, channels, height, width = self.weight.shape
-        epsilon = epsilon_RB.T[:, :, None, None, None]
-        return torch.addcmul(x.view(-1, replicas, channels, height, width), epsilon, self.weight).view_as(x)
+        """x (R, B, H, W, C); W_NI is kept as (R, C, H, W)."""
+        return torch.addcmul(x, epsilon_RB[:, :, None, None, None], self.weight.permute(0, 2, 3, 1)[:, None])

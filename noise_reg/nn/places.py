@@ -18,8 +18,8 @@ class Places:
         """epsilon (R, B) of the noise node in front of `layer`, or None where no noise enters."""
         return None
 
-    def activation(self, h: Tensor, layer: int, replica_axis: int) -> Tensor:
-        """The hidden representation that `layer` made."""
+    def activation(self, h: Tensor, layer: int) -> Tensor:
+        """The hidden representation (R, B, ...) that `layer` made."""
         return h
 
 

@@ -77,7 +77,7 @@ class TrainingPlaces(Places):
     def input(self, x_RBD: Tensor) -> Tensor:
         if self.cdt:
             x_RBD = self.cdt.apply(self.corrupt_active, x_RBD)
-        return self.activation(x_RBD, INPUT, 0) if self.reading.dropout_input else x_RBD
+        return self.activation(x_RBD, INPUT) if self.reading.dropout_input else x_RBD
 
     def corrupt_active(self, x_ABD: Tensor) -> Tensor:
         count = x_ABD[0].numel()
@@ -90,15 +90,8 @@ class TrainingPlaces(Places):
             return None
         return self.epsilon_RN[layer][:, self.step * self.batch : (self.step + 1) * self.batch]
 
-    def activation(self, h: Tensor, layer: int, replica_axis: int) -> Tensor:
-        if not self.dropout:
-            return h
-        if replica_axis == 0:
-            return self.dropout.apply(lambda h_A: self.drop_active(h_A, layer), h)
-        batch, merged = h.shape[:2]  # (B, R C, H, W) of a convolution
-        replicas = len(self.seeds_R)
-        split = h.view(batch, replicas, merged // replicas, *h.shape[2:]).transpose(0, 1)
-        return self.dropout.apply(lambda h_A: self.drop_active(h_A, layer), split).transpose(0, 1).reshape_as(h)
+    def activation(self, h: Tensor, layer: int) -> Tensor:
+        return self.dropout.apply(lambda h_A: self.drop_active(h_A, layer), h) if self.dropout else h
 
     def drop_active(self, h_A: Tensor, layer: int) -> Tensor:
         drop_A, count = self.dropout.strength_A, h_A[0].numel()
