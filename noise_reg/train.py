@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from noise_reg.evaluate.clean import clean_scores
 from noise_reg.losses import correct, mean_loss
-from noise_reg.nn import DTYPES, StackedModel, build, depth
+from noise_reg.nn import DTYPES, StackedModel, depth
 from noise_reg.optimizers import SGD
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData
@@ -98,7 +98,7 @@ def new_stack(
     seeds_R = torch.tensor([s.seed for s in specs], device=data.x.device)
     if layers is None:
         layers = node_layers(spec.arch, spec.reading, [s.strengths for s in specs], depth(spec.arch))
-    model = build(spec.arch, spec.reading, data.image, data.classes, seeds_R, layers, DTYPES[spec.precision])
+    model = StackedModel(spec.arch, spec.reading, data.image, data.classes, seeds_R, layers, DTYPES[spec.precision])
     return Stack(list(specs), model, folded=folded)
 
 
@@ -139,7 +139,7 @@ def norms(model: StackedModel) -> tuple[dict[str, list[float]], dict[str, list[f
     def by_layer(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, list[float]]:
         return {name: module.weight.detach().flatten(1).norm(dim=1).tolist() for name, module in modules}  # type: ignore[operator]
 
-    layers = [*getattr(model, "convolutions", []), *model.layers]  # type: ignore[misc]
+    layers = [*model.convolutions, *model.layers]
     return by_layer((str(layer), module) for layer, module in enumerate(layers)), by_layer(model.nodes.items())
 
 

@@ -112,7 +112,10 @@ class Draws:
 
     def keep(self, h: Tensor, layer: int, step: int, epoch: int) -> Tensor:
         drop = torch.tensor([self.spec.strengths.dropout])
-        return keep_mask(self.seed, drop, h.numel(), lane=layer + 1, step=step, epoch=epoch)[0].view_as(h)
+        keep = keep_mask(self.seed, drop, h.numel(), lane=layer + 1, step=step, epoch=epoch)[0]
+        if h.dim() == 2:
+            return keep.view_as(h)
+        return keep.view(len(h), *h.shape[2:], h.shape[1]).permute(0, 3, 1, 2)  # drawn with channels last
 
 
 @dataclasses.dataclass

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from noise_reg.evaluate.clean import clean_scores
 from noise_reg.losses import mean_loss
-from noise_reg.nn import CLEAN, StackedModel, build, depth
+from noise_reg.nn import CLEAN, StackedModel, depth
 from noise_reg.nn.noise_node import DenseNode, NoiseNode, PixelNode
 from noise_reg.regularizers import TrainingPlaces, node_layers
 from noise_reg.spec import RunSpec
@@ -26,7 +26,10 @@ from tests.plain import BATCH, CLASSES, IMAGE, TRAIN_IMAGES, made_data, made_spe
 FULL = {"nin_input": 2.0, "nin_hidden": 0.5}
 NODES: dict[str, tuple[NoiseNode, tuple[int, ...]]] = {  # a node of three replicas, and what enters it
     "dense": (DenseNode(torch.arange(3), (5,), fan_in=4, lane=0, dtype=torch.float64), (3, 2, 5)),
-    "pixel": (PixelNode(torch.arange(3), (2, 3, 3), fan_in=18, lane=0, dtype=torch.float64), (2, 3 * 2, 3, 3)),
+    "pixel": (
+        PixelNode(torch.arange(3), (2, 3, 3), fan_in=18, lane=0, dtype=torch.float64),
+        (3, 2, 3, 3, 2),
+    ),  # (R, B, H, W, C)
 }
 
 
@@ -39,7 +42,7 @@ def stack(specs: Sequence[RunSpec], layers: Sequence[int] | None = None) -> Stac
     spec, seeds_R = specs[0], torch.tensor([s.seed for s in specs])
     if layers is None:
         layers = node_layers(spec.arch, spec.reading, [s.strengths for s in specs], depth(spec.arch))
-    return build(spec.arch, spec.reading, IMAGE, CLASSES, seeds_R, layers, torch.float64)
+    return StackedModel(spec.arch, spec.reading, IMAGE, CLASSES, seeds_R, layers, torch.float64)
 
 
 def started(specs: Sequence[RunSpec], epoch: int, step: int) -> tuple[TrainingPlaces, Tensor]:
@@ -100,7 +103,7 @@ def test_a_node_adds_its_weights_times_the_noise_of_replica_and_sample(kind: str
     assert out.shape == x.shape
     for r in range(3):
         for b in range(2):
-            one, before = (t[r, b] if kind == "dense" else t[b].view(3, 2, 3, 3)[r] for t in (out, x))
+            one, before = (t[r, b] if kind == "dense" else t[r, b].permute(2, 0, 1) for t in (out, x))
             torch.testing.assert_close(one, before + node.weight[r] * epsilon_RB[r, b], rtol=1e-14, atol=1e-14)
 
 

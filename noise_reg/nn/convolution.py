@@ -106,7 +106,10 @@ class StackedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, training: bool) -> Tensor:
         """(R, B, H, W, C) normalised by its batch when `training`, else by the running statistics."""
-        mean, variance = self.running_mean.view(-1), self.running_var.view(-1)  # views: F.batch_norm updates them in place
+        mean, variance = (
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+        )  # views: F.batch_norm updates them in place
         scale, shift = self.weight.flatten(), self.bias.flatten()
         side_by_side = x.flatten(1, 3).transpose(0, 1)  # (B H W, R, C)
         flat = side_by_side.reshape(len(side_by_side), -1)  # a copy, but for R = 1

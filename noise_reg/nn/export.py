@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from noise_reg.data import Standardizer
-from noise_reg.nn.architectures import DTYPES, StackedModel, build
+from noise_reg.nn.architectures import DTYPES, StackedModel
 from noise_reg.nn.convolution import BATCH_NORM
 from noise_reg.spec import RunSpec, parse
 
@@ -70,7 +70,7 @@ def stacked_model(
 ) -> StackedModel:
     """The stack of stored runs for evaluation, on the CPU: noise nodes are off there and left out."""
     seeds_R = torch.tensor([spec.seed for spec in specs])
-    model = build(specs[0].arch, specs[0].reading, image, classes, seeds_R, [], DTYPES[specs[0].precision])
+    model = StackedModel(specs[0].arch, specs[0].reading, image, classes, seeds_R, [], DTYPES[specs[0].precision])
     names = model.state_dict()
     model.load_state_dict({name: torch.stack([torch.from_numpy(np.array(w[name])) for w in weights]) for name in names})
     return model
