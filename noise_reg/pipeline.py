@@ -199,6 +199,7 @@ class Pipeline:
     def evaluate_stack(self, specs: Sequence[RunSpec], settings: CorruptionSpec, data: TrainingData) -> None:
         weights = [self.store.weights(spec.key) for spec in specs]
         model = stacked_model(specs, weights, data.image, data.classes).to(self.device)
+        model.set_precision(specs[0].precision)
         grid = dataclasses.replace(
             settings, grid=tuple(dict.fromkeys((0.0, *settings.grid)))
         )  # 0 is the clean accuracy

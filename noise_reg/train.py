@@ -60,6 +60,7 @@ class Stack:
         layers = [int(layer) for layer in self.model.nodes]
         self.places = TrainingPlaces(strengths, self.seeds_R, spec.reading, layers, spec.optimizer.batch_size)
         decay_R = torch.tensor([s.weight_decay for s in strengths], dtype=torch.float64, device=device)
+        self.model.set_precision(spec.precision)
         self.optimizer = SGD(self.model, spec.optimizer, decay_R, spec.reading, folded=self.folded)
 
     def keep(self, alive: Sequence[int]) -> None:

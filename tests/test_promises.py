@@ -17,7 +17,7 @@ import torch
 
 from noise_reg.losses import mean_loss
 from noise_reg.nn import FoldedSGD
-from noise_reg.nn.linear import FoldedProduct, stacked_product
+from noise_reg.nn.linear import product
 from noise_reg.precision import arithmetic
 from noise_reg.spec import RunSpec
 from noise_reg.streams import permutation
@@ -216,11 +216,11 @@ def test_the_folded_product_steps_by_gradient_and_weight_decay_and_passes_on_the
     )  # x (R, B, I), W (R, O, I), b (R, O) and the gradient of the output
     x, weight, bias, grad = (torch.randn(*shape, dtype=dtype, generator=generator) for shape in shapes)
     slow = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
-    grad_x, grad_weight, grad_bias = torch.autograd.grad(stacked_product(*slow), slow, grad)
+    grad_x, grad_weight, grad_bias = torch.autograd.grad(product(slow[0], slow[1], slow[2], None, None), slow, grad)
     fast_x, fast_weight, fast_bias = (tensor.clone().requires_grad_() for tensor in (x, weight, bias))
     decay_R = torch.tensor(decays, dtype=torch.float64)
     fold = FoldedSGD(rate, 1 - rate * decay_R)
-    FoldedProduct.apply(fast_x, fast_weight, fast_bias, fold).backward(grad)
+    product(fast_x, fast_weight, fast_bias, fold, None).backward(grad)
     stepped = (1 - rate * decay_R.to(dtype))[:, None, None] * weight - rate * grad_weight
     tolerance = 1e-5 if dtype == torch.float32 else 1e-14
     pairs = ((fast_weight.detach(), stepped), (fast_x.grad, grad_x), (fast_bias.grad, grad_bias))
@@ -261,3 +261,23 @@ def test_arithmetic_leaves_torch_as_it_found_it_even_after_an_error(precision: s
     with pytest.raises(KeyboardInterrupt):
         fail_within()
     assert state() == before
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_product_of_bf16_factors_is_that_of_rounded_ones_with_its_update_in_fp32(folded: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight, grad = (torch.randn(2, *shape, generator=generator) for shape in ((6, 5), (4, 5), (6, 4)))
+    bias = torch.zeros(2, 4, requires_grad=True)
+    low_weight, low_x = weight.clone().requires_grad_(), x.clone().requires_grad_()
+    fold = FoldedSGD(0.1, torch.ones(2)) if folded else None
+    out = product(low_x, low_weight, bias, fold, torch.bfloat16)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, torch.bmm(x.bfloat16(), weight.bfloat16().mT).float())
+    out.backward(grad)
+    expected = torch.bmm(grad.bfloat16().mT, x.bfloat16()).float()
+    if folded:
+        assert low_weight.grad is None
+        torch.testing.assert_close(low_weight.detach(), weight - 0.1 * expected)
+    else:
+        torch.testing.assert_close(low_weight.grad, expected)
+    torch.testing.assert_close(low_x.grad, torch.bmm(grad.bfloat16(), weight.bfloat16()).float())

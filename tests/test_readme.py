@@ -11,7 +11,11 @@ import pytest
 from tests.composed import ROOT, composed
 
 README = (ROOT / "README.md").read_text()
-LINES = [line.split("  #")[0].strip() for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
+LINES = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 def commands(start: str) -> list[str]:
@@ -27,7 +31,7 @@ def first_of_sweep(override: str) -> str:
 
 @pytest.mark.parametrize("line", commands("make "))
 def test_a_make_target_of_the_readme_exists(line: str) -> None:
-    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M)
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert line.split()[1] in targets
 
 
@@ -41,7 +45,7 @@ def test_a_script_call_of_the_readme_composes(line: str) -> None:
 
 
 def test_the_set_up_is_two_commands() -> None:
-    block = re.search(r"## Set-up\n\n```bash\n(.*?)```", README, re.S)
+    block = re.search(r"## Set-up\n\n```bash\n(.*?)```", README, re.DOTALL)
     assert block and [line.split()[:2] for line in block[1].splitlines()] == [["make", "demo"], ["make", "test"]]
 
 

@@ -106,6 +106,12 @@ class StackedModel(nn.Module):
         epsilon = places.node(layer)
         return z if epsilon is None else self.nodes[str(layer)](z, epsilon)
 
+    def set_precision(self, precision: str) -> None:
+        """Products with bf16 factors on a GPU; a CPU takes them by a switch of its own, see noise_reg/precision.py."""
+        device = self.layers[0].weight.device
+        for module in (*self.convolutions, *self.layers):
+            module.low = torch.bfloat16 if precision == "bf16" and device.type == "cuda" else None
+
     def keep(self, index: Tensor) -> None:
         """Compacts the stack to the replicas at `index`."""
         for module in self.modules():

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from noise_reg.nn.linear import product
 from noise_reg.streams import Purpose, normal
 
 # momentum (the weight of the new batch, torch's sense) and eps of the two conventions, reading 3
@@ -53,7 +54,10 @@ class StackedConv2d(nn.Module):
     """R convolutions C -> O; weights (R, O, C, k, k) N(0, 1/d), d = `fan_in`, biases 0 (NINR paper, App. A).
 
     padding 'same' keeps H and W (an even kernel pads one more below and to the right, as Keras does); 'valid' pads nothing.
+    `low`: see StackedLinear.
     """
+
+    low: torch.dtype | None = None
 
     def __init__(
         self,
@@ -82,9 +86,8 @@ class StackedConv2d(nn.Module):
         if any(self.pad):
             x = F.pad(x, (0, 0, *self.pad))
         patches: Tensor = Patches.apply(x, kernel)
-        weight = self.weight.permute(0, 3, 4, 2, 1).reshape(replicas, -1, outputs).to(x.dtype)  # (R, k k C, O)
-        flat = torch.baddbmm(self.bias[:, None].to(x.dtype), patches.flatten(1, 3), weight)
-        return flat.view(*patches.shape[:-1], outputs)
+        weight_ROI = self.weight.permute(0, 1, 3, 4, 2).reshape(replicas, outputs, -1)  # I = k k C
+        return product(patches.flatten(1, 3), weight_ROI, self.bias, None, self.low).view(*patches.shape[:-1], outputs)
 
 
 class StackedBatchNorm(nn.Module):

@@ -24,45 +24,70 @@ class FoldedSGD:
         same = bool((shrink_R == shrink_R[0]).all())
         self.common_shrink = float(shrink_R[0]) if same else None
 
-    def __call__(self, weight_ROI: Tensor, grad_RBO: Tensor, x_RBI: Tensor) -> None:
+    def __call__(self, weight_ROI: Tensor, grad_RBO: Tensor, x_RBI: Tensor, low: torch.dtype | None) -> None:
         if self.common_shrink is None:
             weight_ROI.mul_(self.shrink_R[:, None, None])
         beta = 1.0 if self.common_shrink is None else self.common_shrink
-        if grad_RBO.dtype == weight_ROI.dtype:
+        if low is None:
             weight_ROI.baddbmm_(grad_RBO.mT, x_RBI, beta=beta, alpha=-self.rate)
-        else:  # bf16 factors over fp32 weights, where the device has no such mixed product
-            weight_ROI.mul_(beta).sub_(torch.bmm(grad_RBO.mT, x_RBI), alpha=self.rate)
+        else:  # there is no product of bf16 factors onto fp32 weights
+            weight_ROI.mul_(beta).sub_(batched(grad_RBO.mT, x_RBI, low), alpha=self.rate)
 
 
-class FoldedProduct(torch.autograd.Function):
-    """x W^T + b as (R, B, O); its backward updates W in place after the gradient of x has been taken from the old W."""
+def batched(a: Tensor, b: Tensor, low: torch.dtype | None) -> Tensor:
+    """The batched product in the factors' own type, or with factors rounded to `low` and the result in fp32."""
+    if low is None:
+        return torch.bmm(a, b)
+    if a.is_cuda:
+        return torch.bmm(a.to(low), b.to(low), out_dtype=torch.float32)
+    return torch.bmm(a.to(low), b.to(low)).float()
+
+
+class Product(torch.autograd.Function):
+    """x W^T + b as (R, B, O). With `fold`, the backward pass updates W in place after it has taken the gradient of x from the
+    old W, and W gets no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, fold: FoldedSGD) -> Tensor:
+    def forward(
+        ctx: Any, x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, fold: FoldedSGD | None, low: torch.dtype | None
+    ) -> Tensor:
         ctx.save_for_backward(x_RBI)
-        ctx.weight, ctx.fold = weight_ROI, fold  # not saved as a tensor: the in-place update is meant
-        return stacked_product(x_RBI, weight_ROI, bias_RO)
+        ctx.weight, ctx.fold, ctx.low = weight_ROI, fold, low  # not saved as a tensor: the in-place update is meant
+        if low is None:
+            return torch.baddbmm(bias_RO[:, None], x_RBI, weight_ROI.mT)
+        return batched(x_RBI, weight_ROI.mT, low).add_(bias_RO[:, None])
 
     @staticmethod
-    def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
+    def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None]:
         (x_RBI,) = ctx.saved_tensors
         weight_ROI = ctx.weight.detach()
-        grad_x = torch.bmm(grad_RBO, weight_ROI.to(grad_RBO.dtype)) if ctx.needs_input_grad[0] else None
-        ctx.fold(weight_ROI, grad_RBO, x_RBI)
-        return grad_x, None, grad_RBO.sum(1), None
+        grad_x = batched(grad_RBO, weight_ROI, ctx.low) if ctx.needs_input_grad[0] else None
+        grad_weight = None
+        if ctx.fold is None:
+            grad_weight = batched(grad_RBO.mT, x_RBI, ctx.low)
+        else:
+            ctx.fold(weight_ROI, grad_RBO, x_RBI, ctx.low)
+        return grad_x, grad_weight, grad_RBO.sum(1), None, None
 
 
-def stacked_product(x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor) -> Tensor:
-    return torch.baddbmm(bias_RO[:, None].to(x_RBI.dtype), x_RBI, weight_ROI.to(x_RBI.dtype).mT)
+def product(
+    x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, fold: FoldedSGD | None, low: torch.dtype | None
+) -> Tensor:
+    if fold is None and low is None:
+        return torch.baddbmm(bias_RO[:, None], x_RBI, weight_ROI.mT)  # can be differentiated twice
+    out: Tensor = Product.apply(x_RBI, weight_ROI, bias_RO, fold, low)
+    return out
 
 
 class StackedLinear(nn.Module):
     """R dense layers I -> O; weights N(0, 1/I), biases 0 (NINR paper, App. A).
 
-    `fold`, when set, takes over the update of `weight` (see FoldedSGD); without it gradients flow as usual.
+    `fold`, when set, takes over the update of `weight` (see FoldedSGD); without it gradients flow as usual. `low` is the
+    type that the factors of products are rounded to, or None.
     """
 
     fold: FoldedSGD | None = None
+    low: torch.dtype | None = None
 
     def __init__(self, seeds_R: Tensor, inputs: int, outputs: int, *, lane: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -71,7 +96,4 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(seeds_R), outputs, dtype=dtype, device=seeds_R.device))
 
     def forward(self, x_RBI: Tensor) -> Tensor:
-        if self.fold is None:
-            return stacked_product(x_RBI, self.weight, self.bias)
-        out: Tensor = FoldedProduct.apply(x_RBI, self.weight, self.bias, self.fold)
-        return out
+        return product(x_RBI, self.weight, self.bias, self.fold, self.low)
