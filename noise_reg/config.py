@@ -58,6 +58,10 @@ def read_job(cfg: DictConfig) -> Job:
     except OmegaConfBaseException as error:
         raise SpecError(f"{error.full_key}: {error.msg}") from error
     assert isinstance(tree, dict)
+    known = {*RUN_KEYS, *(f.name for f in dataclasses.fields(Runtime)), "regularizer", "noise", "corruption"}
+    for key in tree:
+        if key not in known:
+            raise SpecError(f"{key}: unknown key; known are {', '.join(sorted(known))}")
     strengths = {name: regularizer[name] for name in STRENGTHS}
     spec = parse(RunSpec, {**{key: tree.get(key) for key in RUN_KEYS}, "strengths": strengths})
     runtime = read_runtime(cfg)

@@ -24,6 +24,9 @@ def run(main: Callable[[], None]) -> NoReturn:
         main()
     except UserError as error:
         leave(str(error), 2)
+    except BrokenPipeError:  # whoever read our output has left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         leave(INTERRUPTED, 130)
     except Exception as error:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from noise_reg.losses import mean_loss
-from noise_reg.nn import FoldedSGD
+from noise_reg.nn import FoldedSGD, StackedLinear
 from noise_reg.nn.linear import product
 from noise_reg.precision import arithmetic
 from noise_reg.spec import RunSpec
@@ -208,25 +208,19 @@ def test_the_folded_product_steps_by_gradient_and_weight_decay_and_passes_on_the
     dtype: torch.dtype, decays: list[float]
 ) -> None:
     generator, rate = torch.Generator().manual_seed(0), 0.1
-    shapes = (
-        (3, 8, 5),
-        (3, 4, 5),
-        (3, 4),
-        (3, 8, 4),
-    )  # x (R, B, I), W (R, O, I), b (R, O) and the gradient of the output
-    x, weight, bias, grad = (torch.randn(*shape, dtype=dtype, generator=generator) for shape in shapes)
-    slow = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
-    grad_x, grad_weight, grad_bias = torch.autograd.grad(product(slow[0], slow[1], slow[2], None, None), slow, grad)
-    fast_x, fast_weight, fast_bias = (tensor.clone().requires_grad_() for tensor in (x, weight, bias))
+    x, grad = (torch.randn(*shape, dtype=dtype, generator=generator) for shape in ((3, 8, 5), (3, 8, 4)))
+    slow, fast = (StackedLinear(torch.arange(3), 5, 4, lane=0, dtype=dtype) for _ in range(2))
     decay_R = torch.tensor(decays, dtype=torch.float64)
-    fold = FoldedSGD(rate, 1 - rate * decay_R)
-    product(fast_x, fast_weight, fast_bias, fold, None).backward(grad)
-    stepped = (1 - rate * decay_R.to(dtype))[:, None, None] * weight - rate * grad_weight
+    fast.fold = FoldedSGD(rate, 1 - rate * decay_R)
+    slow_x, fast_x = x.clone().requires_grad_(), x.clone().requires_grad_()
+    for layer, inputs in ((slow, slow_x), (fast, fast_x)):
+        layer(inputs).backward(grad)
+    assert slow.weight.grad is not None and fast.weight.grad is None
+    stepped = (1 - rate * decay_R.to(dtype))[:, None, None] * slow.weight.detach() - rate * slow.weight.grad
     tolerance = 1e-5 if dtype == torch.float32 else 1e-14
-    pairs = ((fast_weight.detach(), stepped), (fast_x.grad, grad_x), (fast_bias.grad, grad_bias))
+    pairs = ((fast.weight.detach(), stepped), (fast_x.grad, slow_x.grad), (fast.bias.grad, slow.bias.grad))
     for found, expected in pairs:
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-    assert fast_weight.grad is None
 
 
 @pytest.mark.parametrize("arch", ["fc", "cnn"])
