@@ -59,7 +59,7 @@ def read_job(cfg: DictConfig) -> Job:
         raise SpecError(f"{error.full_key}: {error.msg}") from error
     assert isinstance(tree, dict)
     known = {*RUN_KEYS, *(f.name for f in dataclasses.fields(Runtime)), "regularizer", "noise", "corruption"}
-    for key in tree:
+    for key in map(str, tree):
         if key not in known:
             raise SpecError(f"{key}: unknown key; known are {', '.join(sorted(known))}")
     strengths = {name: regularizer[name] for name in STRENGTHS}

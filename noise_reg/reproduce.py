@@ -23,6 +23,7 @@ from noise_reg.artefacts import artefact
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.config import Job, read_job, read_runtime
+from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
 from noise_reg.pipeline import Pipeline, corruption_name
 from noise_reg.spec import CorruptionSpec, SpecError, parse
@@ -73,6 +74,38 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
 def reproduce(cfg: DictConfig) -> None:
     """Trains what is missing and draws the artefact; with `shard`, trains that share of the stacks and draws nothing."""
     made = artefact(cfg.artefact.name)  # an unknown name fails before any work
+    check(cfg)
+    out = Path(cfg.results) / f"{made.name}{cfg.preset.suffix}"
+    wanted = wanted_runs(cfg)
+    pipeline = Pipeline(read_runtime(cfg), say=lambda line: print(line, file=sys.stderr))
+    kept = read_rows(out) if cfg.keep_rows and (out / "runs.csv").exists() else None
+    done = set() if kept is None else set(kept.runs["key"])
+    below_paper_scale = str(cfg.preset.below_paper_scale)
+    if not cfg.train:
+        there = those_there(wanted, pipeline, done)
+        if len(there) < len(wanted):
+            so_far = f"{len(there)} of {len(wanted)} runs so far"
+            below_paper_scale = "; ".join(filter(None, [below_paper_scale, so_far]))
+        wanted = there
+    jobs = [w.job for w in wanted if w.job.spec.key not in done]
+    if cfg.shard is not None:
+        jobs = share(jobs, pipeline, cfg.shard, cfg.num_shards)
+    before = estimate(pipeline, jobs, Path(cfg.results))
+    show_plan(made.name, cfg, before, len(done & {w.job.spec.key for w in wanted}))
+    started = time.perf_counter()
+    pipeline.complete(jobs, group=made.name, tags=[made.name, cfg.preset.name])
+    seconds = time.perf_counter() - started
+    print(f"runs complete after {show_seconds(seconds)} (estimate: {before.range})")
+    if cfg.shard is not None:
+        return
+    context = provenance(cfg, wanted, pipeline)
+    context |= {"below_paper_scale": below_paper_scale, "seconds": round(seconds, 1), "estimate": before.range}
+    verdicts = made.build(collect(pipeline.store, wanted, kept), context, out)
+    pipeline.tracker.log_artefact(out.name, out, context)
+    show_verdicts(verdicts, out)
+
+
+def check(cfg: DictConfig) -> None:
     shard, shards = cfg.shard, cfg.num_shards
     if not isinstance(shards, int) or shards < 1:
         raise SpecError(f"num_shards = {shards}: must be a whole number of at least 1")
@@ -80,26 +113,18 @@ def reproduce(cfg: DictConfig) -> None:
         raise SpecError(f"shard = {shard}: must be null or a whole number from 0 to num_shards - 1 = {shards - 1}")
     if cfg.spread not in ("runs", "mean"):
         raise SpecError(f"spread = {cfg.spread}: must be one of runs, mean")
-    out = Path(cfg.results) / f"{made.name}{cfg.preset.suffix}"
-    wanted = wanted_runs(cfg)
-    pipeline = Pipeline(read_runtime(cfg), say=lambda line: print(line, file=sys.stderr))
-    kept = read_rows(out) if cfg.keep_rows and (out / "runs.csv").exists() else None
-    done = set() if kept is None else set(kept.runs["key"])
-    jobs = [w.job for w in wanted if w.job.spec.key not in done]
-    if shard is not None:
-        jobs = share(jobs, pipeline, shard, shards)
-    before = estimate(pipeline, jobs, Path(cfg.results))
-    show_plan(made.name, cfg, before, len(done & {w.job.spec.key for w in wanted}))
-    started = time.perf_counter()
-    pipeline.complete(jobs, group=made.name, tags=[made.name, cfg.preset.name])
-    seconds = time.perf_counter() - started
-    print(f"runs complete after {show_seconds(seconds)} (estimate: {before.range})")
-    if shard is not None:
-        return
-    context = provenance(cfg, wanted, pipeline, seconds, before)
-    verdicts = made.build(collect(pipeline.store, wanted, kept), context, out)
-    pipeline.tracker.log_artefact(out.name, out, context)
-    show_verdicts(verdicts, out)
+    for name in ("train", "keep_rows"):
+        if not isinstance(cfg[name], bool):
+            raise SpecError(f"{name} = {cfg[name]}: must be true or false")
+
+
+def those_there(wanted: Sequence[Wanted], pipeline: Pipeline, kept: set[str]) -> list[Wanted]:
+    """The wanted runs that are stored or kept as rows. Raises UserError if there are none."""
+    stored = pipeline.store.take_complete([w.job.spec.key for w in wanted], pipeline.say)
+    there = [w for w in wanted if w.job.spec.key in stored | kept]
+    if not there:
+        raise UserError(f"train = false: none of the {len(wanted)} runs is in the store {pipeline.runtime.store} yet")
+    return there
 
 
 def share(jobs: Sequence[Job], pipeline: Pipeline, shard: int, shards: int) -> list[Job]:
@@ -166,14 +191,11 @@ def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(there, ignore_index=True) if there else pd.DataFrame(columns=EVALUATION_COLUMNS)
 
 
-def provenance(
-    cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline, seconds: float, plan: Estimate
-) -> dict[str, Any]:
+def provenance(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline) -> dict[str, Any]:
     spec, preset = wanted[0].job.spec, cfg.preset
     return {
         "preset": preset.name,
         "dataset": spec.dataset.name,
-        "below_paper_scale": preset.below_paper_scale,
         "spread": cfg.spread,
         "panels": OmegaConf.to_container(preset.panels),
         "reading": dataclasses.asdict(spec.reading),
@@ -183,8 +205,6 @@ def provenance(
         "machine": machine(pipeline.device),
         "versions": {name: version(name) for name in ("torch", "numpy", "pandas", "hydra-core")},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "seconds": round(seconds, 1),
-        "estimate": plan.range,
     }
 
 

@@ -17,6 +17,7 @@ import pytest
 from noise_reg.artefacts import redraw
 from noise_reg.artefacts.rows import read_rows
 from noise_reg.data import prepared
+from noise_reg.errors import UserError
 from noise_reg.pipeline import Pipeline
 from noise_reg.reproduce import reproduce
 from noise_reg.spec import SpecError
@@ -78,6 +79,15 @@ def test_kept_rows_count_as_done(
     make_demo(tmp_path, f"store={tmp_path}/another", "keep_rows=true")
     assert "runs found   19 (19 as committed rows)" in capsys.readouterr().out
     assert before == ((folder / "runs.csv").read_bytes(), (folder / "evaluations.csv").read_bytes())
+
+
+def test_an_artefact_is_drawn_from_the_runs_that_are_there_so_far(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of the 19 runs is in the store"):
+        make_demo(tmp_path, "train=false")
+    make_demo(tmp_path, "preset.panels.fc.seeds=1")
+    folder = make_demo(tmp_path, "train=false")
+    assert len(read_rows(folder).runs) == 10
+    assert "10 of 19 runs so far" in (folder / "fig2.md").read_text()
 
 
 @pytest.mark.parametrize(
