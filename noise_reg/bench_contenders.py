@@ -225,8 +225,8 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Contender:
-    """`build(work, precision, gate)` makes its runner. At the gate it trains in `gate_precision` and must end within
-    `tolerance` of the plain loop in fp64, relative to each tensor's largest weight."""
+    """`build(work, precision, gate)` makes its runner. At the gate it trains in `gate_precision` and must end as near to the
+    plain loop in fp64 as `tolerance`, a fraction of the way that the weights have gone."""
 
     title: str
     precision: str
@@ -237,8 +237,8 @@ class Contender:
 
 BASE = "b"  # the contender that ratios refer to
 CONTENDERS = {
-    "a": Contender("plain loop, torchvision transforms and DataLoader", "fp32", LoaderLoop, "fp32", 1e-3),
-    "b": Contender("plain loop, tensors in memory", "fp32", PlainLoop, "fp32", 1e-3),
+    "a": Contender("plain loop, torchvision transforms and DataLoader", "fp32", LoaderLoop, "fp32", 5e-2),
+    "b": Contender("plain loop, tensors in memory", "fp32", PlainLoop, "fp32", 5e-2),
     "f": Contender("ours", "fp32", Stacked, "fp64", 1e-8),
-    "g": Contender("ours", "bf16", Stacked, "bf16", 1e-1),
+    "g": Contender("ours", "bf16", Stacked, "bf16", 5e-1),
 }

@@ -72,7 +72,10 @@ class StreamDraws:
     def drop(self, h: Tensor, probability: float, layer: int) -> Tensor:
         drop_1 = torch.tensor([probability], dtype=torch.float64)
         keep = keep_mask(self.seed_1, drop_1, h.numel(), lane=layer + 1, step=self.step, epoch=self.epoch)
-        return h * keep.view_as(h) / (1 - probability)
+        kept = (
+            keep.view(len(h), *h.shape[2:], -1).movedim(-1, 1) if h.dim() == 4 else keep.view_as(h)
+        )  # channels are last
+        return h * kept / (1 - probability)
 
 
 class Corrupt(nn.Module):

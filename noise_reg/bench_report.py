@@ -142,7 +142,9 @@ def notes(table: pd.DataFrame, jobs: Sequence[Job], repeats: int) -> list[str]:
         lines.append("Peak memory: of a fresh process that loads the data and trains one repeat, libraries included.")
     gates = [f"{job.recipe.name} " + ", ".join(f"({k}) {v:.0e}" for k, v in job.deviations.items()) for job in jobs]
     lines.append(
-        "Gate, largest relative deviation from the plain loop in fp64 over a few steps: " + "; ".join(gates) + "."
+        "Gate, largest deviation from the plain loop in fp64 over a few steps, as a share of the way gone: "
+        + "; ".join(gates)
+        + "."
     )
     if (table["cpu_per_second"] < IDLE).any():
         lines.append(

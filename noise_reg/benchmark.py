@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import resource
 import sys
 import time
@@ -26,6 +27,7 @@ from noise_reg.config import read_job
 from noise_reg.errors import UserError
 from noise_reg.spec import RunSpec, SpecError
 
+Weights = Mapping[str, np.ndarray]
 KEEP = 0.8  # of the recorded ratio: below it something has become slower
 
 
@@ -130,12 +132,13 @@ def gate(recipe: Recipe, settings: Settings) -> dict[str, float]:
     Raises UserError where one does not compute what the plain loop computes.
     """
     work = Workload(replace(recipe, steps=settings.gate_steps))
+    start = [weights for _, weights in work.initial("fp64")]
     expected = weights_after_epochs(work, BASE, "fp64")
     deviations = {}
     for letter in settings.contenders:
         contender = CONTENDERS[letter]
         found = weights_after_epochs(work, letter, contender.gate_precision)
-        deviations[letter] = max(deviation(f, e) for f, e in zip(found, expected, strict=True))
+        deviations[letter] = max(deviation(*each) for each in zip(found, expected, start, strict=True))
         if not deviations[letter] <= contender.tolerance:
             raise UserError(
                 f"gate: job {recipe.name}, contender ({letter}) {contender.title} deviates by {deviations[letter]:.1e} from "
@@ -144,7 +147,7 @@ def gate(recipe: Recipe, settings: Settings) -> dict[str, float]:
     return deviations
 
 
-def weights_after_epochs(work: Workload, letter: str, precision: str) -> list[dict[str, np.ndarray]]:
+def weights_after_epochs(work: Workload, letter: str, precision: str) -> list[Weights]:
     runner = CONTENDERS[letter].build(work, precision, True)
     for epoch in range(2):
         runner.ready(epoch)
@@ -152,14 +155,11 @@ def weights_after_epochs(work: Workload, letter: str, precision: str) -> list[di
     return runner.weights()
 
 
-def deviation(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
-    """The largest difference, relative to each tensor's largest entry; infinite where one is not a number."""
-    worst = 0.0
-    for name, value in found.items():
-        other = expected[name]
-        off = float(np.abs(value - other).max() / np.abs(other).max().clip(1e-3))
-        worst = max(worst, off if np.isfinite(off) else np.inf)
-    return worst
+def deviation(found: Weights, expected: Weights, start: Weights) -> float:
+    """How far a run ended from where it should have, relative to the way that it should have gone."""
+    off = sum(float(((found[name] - expected[name]) ** 2).sum()) for name in start)
+    way = sum(float(((expected[name] - start[name]) ** 2).sum()) for name in start)
+    return math.sqrt(off / way) if math.isfinite(off) else math.inf
 
 
 def measure(work: Workload, settings: Settings) -> pd.DataFrame:

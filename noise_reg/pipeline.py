@@ -25,7 +25,6 @@ from noise_reg.tracking import Tracker, TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
 
 CHECKPOINT_SHARE = 0.02  # of the time may go into checkpoints
-EVALUATION_STACK_BYTES = 256 << 20
 POLL_SECONDS = 2.0  # between looks at runs that another process trains
 
 
@@ -114,10 +113,12 @@ class Pipeline:
         """`specs` cut into stacks for this device, whatever was begun earlier."""
         stacks = []
         for group in by_shape(specs):
-            data = self.data(group[0])
-            size = stack_size(group[0], data.image, data.classes, self.device.type, self.runtime.stack_size)
-            stacks += cut(group, size)
+            stacks += cut(group, self.stack_size(group[0]))
         return stacks
+
+    def stack_size(self, spec: RunSpec) -> int:
+        data = self.data(spec)
+        return stack_size(spec, data.image, data.classes, self.device.type, self.runtime.stack_size)
 
     def train_stack(self, specs: Sequence[RunSpec], methods: Mapping[str, str], bar: tqdm[Any]) -> None:
         data = self.data(specs[0])
@@ -189,8 +190,7 @@ class Pipeline:
         with tqdm(total=count, unit="run", disable=not count, desc="evaluating", dynamic_ncols=True) as bar:
             for group in lacking.values():
                 data = self.data(group[0].spec)
-                weights_bytes = 4 * sum(w.size for w in self.store.weights(group[0].spec.key).values())
-                size = max(1, EVALUATION_STACK_BYTES // weights_bytes)
+                size = self.stack_size(group[0].spec)
                 for first in range(0, len(group), size):
                     chunk = group[first : first + size]
                     self.evaluate_stack([job.spec for job in chunk], chunk[0].corruption, data)

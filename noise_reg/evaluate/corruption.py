@@ -5,6 +5,8 @@ Axes: R replicas, B samples of a chunk, D pixels, S strengths.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,12 @@ from noise_reg.streams import Purpose, normal
 CHUNK = 1000  # samples a forward pass
 
 
+@lru_cache(maxsize=64)  # some 200 MB at most; stack after stack is tested on the same noise
+def noise(seed: int, draw: int, chunk: int, count: int, device: torch.device) -> Tensor:
+    """The standard normal numbers (count,) of one draw for one chunk of test images."""
+    return normal(torch.tensor([seed], device=device), Purpose.CORRUPTION, count, lane=draw, step=chunk, epoch=0)[0]
+
+
 @torch.no_grad()
 def corruption_accuracy(
     model: StackedModel, pixels_ND: Tensor, y_N: Tensor, standardizer: Standardizer, settings: CorruptionSpec
@@ -29,7 +37,6 @@ def corruption_accuracy(
     (reading 6).
     """
     replicas, device = len(next(model.parameters())), pixels_ND.device
-    seed = torch.tensor([settings.seed], device=device)
     hits_SR = torch.zeros(len(settings.grid), replicas, dtype=torch.float64, device=device)
 
     def standardized(pixels_BD: Tensor) -> Tensor:
@@ -39,8 +46,7 @@ def corruption_accuracy(
         pixels_BD, y_B = pixels_ND[first : first + CHUNK], y_N[first : first + CHUNK]
         base = standardized(pixels_BD) if settings.space == "standardized" else pixels_BD
         for draw in range(settings.draws):
-            delta = normal(seed, Purpose.CORRUPTION, base.numel(), lane=draw, step=chunk, epoch=0)
-            delta_BD = delta.view_as(base).to(base.dtype)
+            delta_BD = noise(settings.seed, draw, chunk, base.numel(), device).view_as(base).to(base.dtype)
             for s, sigma in enumerate(settings.grid):
                 if sigma == 0 and draw:
                     continue  # every draw gives the clean image
