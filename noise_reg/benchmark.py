@@ -147,7 +147,7 @@ def gate(recipe: Recipe, settings: Settings) -> dict[str, float]:
     return deviations
 
 
-def weights_after_epochs(work: Workload, letter: str, precision: str) -> list[Weights]:
+def weights_after_epochs(work: Workload, letter: str, precision: str) -> Sequence[Weights]:
     runner = CONTENDERS[letter].build(work, precision, True)
     for epoch in range(2):
         runner.ready(epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -40,10 +41,15 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-class Pipeline:
-    """The work of one process on one store. `say` receives lines for the user (above the progress bar)."""
+def to_stderr(line: str) -> None:
+    """A line for the user above the progress bar."""
+    tqdm.write(line, file=sys.stderr)
 
-    def __init__(self, runtime: Runtime, say: Callable[[str], None] = tqdm.write) -> None:
+
+class Pipeline:
+    """The work of one process on one store. `say` receives lines for the user."""
+
+    def __init__(self, runtime: Runtime, say: Callable[[str], None] = to_stderr) -> None:
         self.runtime, self.say = runtime, say
         self.device = find_device(runtime.device)
         self.store = Store(runtime.store)

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ def reproduce(cfg: DictConfig) -> None:
     check(cfg)
     out = Path(cfg.results) / f"{made.name}{cfg.preset.suffix}"
     wanted = wanted_runs(cfg)
-    pipeline = Pipeline(read_runtime(cfg), say=lambda line: print(line, file=sys.stderr))
+    pipeline = Pipeline(read_runtime(cfg))
     kept = read_rows(out) if cfg.keep_rows and (out / "runs.csv").exists() else None
     done = set() if kept is None else set(kept.runs["key"])
     below_paper_scale = str(cfg.preset.below_paper_scale)
