@@ -57,6 +57,7 @@ class Pipeline:
         self.tracker = Tracker(TrackingSpec(runtime.wandb, runtime.wandb_project, str(self.store.root)), say)
         self.datasets: dict[str, Any] = {}
         self.prepared: dict[tuple[Any, ...], TrainingData] = {}
+        self.methods: dict[str, str] = {}  # the method's name of each run met, by key
 
     def data(self, spec: RunSpec) -> TrainingData:
         """The prepared data of `spec`, loaded once."""
@@ -72,8 +73,9 @@ class Pipeline:
         unique = {job.spec.key: job for job in jobs}
         for job in unique.values():
             self.data(job.spec)  # a data set that is not there is an error before any work
-        mirrored = set(self.store.take_complete(unique, self.say))
-        missing = {key: job for key, job in unique.items() if key not in mirrored}
+        self.methods |= {key: job.method for key, job in unique.items()}
+        found = self.store.take_complete(unique, self.say)
+        missing = {key: job for key, job in unique.items() if key not in found}
         total = sum(job.spec.max_epochs for job in missing.values())
         with tqdm(total=total, unit="epoch", disable=not missing, desc="training", dynamic_ncols=True) as bar:
             self.train_missing(missing, bar)
@@ -83,7 +85,6 @@ class Pipeline:
 
     def train_missing(self, missing: Mapping[str, Job], bar: tqdm[Any]) -> None:
         """Trains until nothing is missing; runs that another process holds are waited for, or taken over when it dies."""
-        methods = {key: job.method for key, job in missing.items()}
         todo, waiting = set(missing), False
         while todo:
             for specs in self.stacks([missing[key].spec for key in missing if key in todo]):
@@ -91,7 +92,7 @@ class Pipeline:
                     done = self.store.take_complete(claimed, self.say)  # another process may just have finished
                     specs = [spec for spec in specs if spec.key in claimed and spec.key not in done]
                     if specs:
-                        self.train_stack(specs, methods, bar)
+                        self.train_stack(specs, bar)
                     todo -= set(claimed)
             if todo:
                 finished = self.store.take_complete(todo, self.say)
@@ -126,16 +127,16 @@ class Pipeline:
         data = self.data(spec)
         return stack_size(spec, data.image, data.classes, self.device.type, self.runtime.stack_size)
 
-    def train_stack(self, specs: Sequence[RunSpec], methods: Mapping[str, str], bar: tqdm[Any]) -> None:
+    def train_stack(self, specs: Sequence[RunSpec], bar: tqdm[Any]) -> None:
         data = self.data(specs[0])
         stack, name = self.resume(specs, data)
         bar.update(stack.epoch * len(stack.specs))
         saved_at, cost = time.monotonic(), 0.0
         for outcomes in train(stack, data):
             bar.update(len(stack.specs) + len(outcomes))
-            bar.set_postfix_str(describe(stack, methods, outcomes), refresh=False)
+            bar.set_postfix_str(describe(stack, self.methods, outcomes), refresh=False)
             for outcome in outcomes:
-                self.record(outcome, methods.get(outcome.spec.key, "unnamed"), data)
+                self.record(outcome, self.methods[outcome.spec.key], data)
                 bar.update(outcome.spec.max_epochs - outcome.record["epochs"])
             interval = max(self.runtime.checkpoint_seconds, cost / CHECKPOINT_SHARE)
             if stack.specs and time.monotonic() - saved_at >= interval:
@@ -161,6 +162,7 @@ class Pipeline:
     def save(self, stack: Stack, name: str) -> None:
         tensors = {key: value.cpu().numpy() for key, value in stack.model.state_dict().items()}
         meta = {"specs": [dataclasses.asdict(spec) for spec in stack.specs], "epoch": stack.epoch}
+        meta["methods"] = {spec.key: self.methods[spec.key] for spec in stack.specs}
         meta |= {"histories": stack.histories, "seconds": stack.seconds, "layers": [int(n) for n in stack.model.nodes]}
         self.store.save_checkpoint(name, tensors, meta)
 
@@ -175,6 +177,7 @@ class Pipeline:
             if loaded is None:
                 continue
             tensors, meta = loaded
+            self.methods = {**meta.get("methods", {}), **self.methods}
             stack = new_stack(begun, data, layers=meta["layers"])
             stack.model.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
             stack.epoch, stack.histories, stack.seconds = meta["epoch"], meta["histories"], meta["seconds"]
@@ -244,7 +247,7 @@ def describe(stack: Stack, methods: Mapping[str, str], outcomes: Sequence[Outcom
     """For the progress bar: who trains, how far they are."""
     specs = stack.specs or [outcome.spec for outcome in outcomes]
     histories = [h for h in stack.histories if h] or [outcome.history for outcome in outcomes]
-    names = sorted({methods.get(spec.key, "unnamed") for spec in specs})
+    names = sorted({methods[spec.key] for spec in specs})
     who = names[0] if len(names) == 1 else f"{len(names)} methods"
     accuracy = sum(h[-1]["train_accuracy"] for h in histories) / len(histories)
     return f"{who} x {len(specs)}, epoch {histories[0][-1]['epoch']}, train {accuracy:.3f}"

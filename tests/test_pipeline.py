@@ -197,3 +197,19 @@ def test_a_failing_tracker_loses_no_run(tmp_path: Path, monkeypatch: pytest.Monk
     records = Pipeline(wanted[0].runtime, said.append).complete(wanted, "test", [])
     assert len(records) == 3
     assert sum("Weights & Biases is off" in line for line in said) == 1
+
+
+def test_a_resumed_run_keeps_its_methods_name_though_another_sweep_resumes_it(tmp_path: Path) -> None:
+    begun = jobs(tmp_path, "checkpoint_seconds=0", methods=["none", "full_ninr_decay"], seeds=1)
+
+    def interrupted(self: Pipeline, stack: Stack, name: str) -> None:
+        saved(self, stack, name)
+        raise KeyboardInterrupt
+
+    saved = Pipeline.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            complete(begun)
+    complete(begun[:1])
+    assert set(Store(tmp_path).runs()["method"]) == {"none", "full_ninr_decay"}

@@ -245,6 +245,7 @@ def test_arithmetic_leaves_torch_as_it_found_it_even_after_an_error(precision: s
         return mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision, denormal.item()  # type: ignore[attr-defined]
 
     before = state()
+    assert before[2] > 0  # nothing before this test has left denormal numbers flushed
     wanted = {"bf16": "bf16", "fp32": "ieee"}[precision]
 
     def fail_within() -> None:
