@@ -9,7 +9,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,7 +71,7 @@ class Workload:
     def samples(self) -> int:
         return self.steps * self.specs[0].optimizer.batch_size
 
-    @cached_property
+    @property
     def dataset(self) -> Dataset:
         return load_or_make(self.specs[0].dataset.name, self.recipe.data_dir)
 
@@ -99,6 +99,7 @@ class Workload:
             yield spec, new_stack([spec.replace(precision=precision)], self.data(precision)).weights(0)
 
 
+@cache
 def load_or_make(name: str, data_dir: str | None) -> Dataset:
     """The data set, or where it is not on this machine random images of its shape: for time alone, and said so."""
     try:

@@ -213,13 +213,18 @@ def peak_of(recipe: Recipe, letter: str) -> float:
 
 def guard(table: pd.DataFrame, recorded: Mapping[str, Mapping[str, float]]) -> None:
     """Raises UserError where a ratio fell below `KEEP` of the recorded one."""
-    slow = []
+    slow, checked = [], 0
     for job, letters in recorded.items():
         for letter, ratio in letters.items():
             for found in table[(table["job"] == job) & (table["contender"] == letter)]["best_ratio"]:
                 line = f"{job} ({letter}): {found:.2f}x the plain loop, recorded {ratio:g}x"
                 print(f"guard: {line}")
+                checked += 1
                 if found < KEEP * ratio:
                     slow.append(f"{line}: below {KEEP:g} of it")
     if slow:
         raise UserError("slower than recorded: " + "; ".join(slow))
+    if not checked:
+        raise UserError(
+            "guard: no ratio is recorded for any of the contenders measured; see recorded in conf/benchmark.yaml"
+        )

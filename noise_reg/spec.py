@@ -84,6 +84,19 @@ class ArchSpec:
     kernel: int = checked(number(0, 28))
     padding: str = checked(one_of("same", "valid", "none"))
 
+    def __post_init__(self) -> None:
+        convolutional = self.name == "cnn"
+        for field_name, value, right in (
+            ("filters", list(self.filters), bool(self.filters) == convolutional),
+            ("kernel", self.kernel, (self.kernel > 0) == convolutional),
+            ("padding", self.padding, (self.padding != "none") == convolutional),
+        ):
+            if not right:
+                allowed = {"filters": "at least one number", "kernel": "at least 1", "padding": "same or valid"}
+                none = {"filters": "[]", "kernel": "0", "padding": "none"}
+                must = (allowed if convolutional else none)[field_name]
+                raise SpecError(f"arch.{field_name} = {value}: must be {must} for arch.name = {self.name}")
+
 
 @dataclass(frozen=True)
 class Strengths:

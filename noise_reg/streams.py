@@ -84,7 +84,7 @@ def keep_mask(seeds_R: Tensor, drop_R: Tensor, count: int, *, lane: int, step: i
     """(R, count) bool, False with probability `drop_R` (R,), to the nearest 1/65536: 16 random bits decide each."""
     blocks = -(-count // 8)
     words = torch.cat(philox(seeds_R, Purpose.DROPOUT, 0, blocks, lane, step, epoch), dim=1)
-    threshold_R1 = (drop_R.double() * 65536).round().long()[:, None]
+    threshold_R1 = (drop_R.double() * 65536).round().clamp(max=65535).long()[:, None]
     low, high = (words & 0xFFFF) >= threshold_R1, (words >> 16) >= threshold_R1
     return torch.cat([low, high], dim=1)[:, :count]
 

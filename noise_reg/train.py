@@ -162,7 +162,8 @@ def train(stack: Stack, data: TrainingData) -> Iterator[list[Outcome]]:
         outcomes, alive = [], []
         for r, replica in enumerate(stack.specs):
             stack.seconds[r] += seconds
-            row = {"epoch": stack.epoch, "train_loss": loss_R[r], "train_accuracy": accuracy_R[r]}
+            accuracy = accuracy_R[r] if bad_step_R[r] < 0 else math.nan  # of an epoch that broke off, how far is chance
+            row = {"epoch": stack.epoch, "train_loss": loss_R[r], "train_accuracy": accuracy}
             row |= {"test_loss": test_loss_R[r], "test_accuracy": test_accuracy_R[r]}
             row |= {f"weight_norm_{layer}": values[r] for layer, values in weight_norms.items()}
             row |= {f"nin_norm_{n}": values[r] for n, values in node_norms.items() if stack.uses_node(r, n)}

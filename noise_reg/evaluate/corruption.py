@@ -20,7 +20,7 @@ from noise_reg.streams import Purpose, normal
 CHUNK = 1000  # samples a forward pass
 
 
-@lru_cache(maxsize=64)  # some 200 MB at most; stack after stack is tested on the same noise
+@lru_cache(maxsize=64)  # of 28 x 28 images some 200 MB; stack after stack is tested on the same noise
 def noise(seed: int, draw: int, chunk: int, count: int, device: torch.device) -> Tensor:
     """The standard normal numbers (count,) of one draw for one chunk of test images."""
     return normal(torch.tensor([seed], device=device), Purpose.CORRUPTION, count, lane=draw, step=chunk, epoch=0)[0]
