@@ -30,19 +30,21 @@ class SGD:
         for owner, module in model.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
                 decayed_R = factor_R if is_decayed(f"{owner}.{name}", reading) else no_decay_R
+                keep_R = (1 - self.rate * decayed_R).to(
+                    parameter.dtype
+                )  # a wider type would widen the weights each step
                 if isinstance(module, StackedLinear) and name == "weight":
-                    module.fold = FoldedSGD(self.rate, 1 - self.rate * decayed_R) if folded else None
+                    module.fold = FoldedSGD(self.rate, keep_R) if folded else None
                     if folded:
                         continue
-                shrink_R = 1 - self.rate * decayed_R if bool((decayed_R > 0).any()) else None
-                self.updates.append((parameter, shrink_R))
+                self.updates.append((parameter, keep_R if bool((decayed_R > 0).any()) else None))
 
     @torch.no_grad()
     def step(self) -> None:
         """Updates every parameter that is not folded, from its gradient; a parameter without one stays as it is."""
-        for parameter, shrink_R in self.updates:
-            if shrink_R is not None:
-                parameter.mul_(shrink_R.to(parameter.dtype).view(-1, *[1] * (parameter.dim() - 1)))
+        for parameter, keep_R in self.updates:
+            if keep_R is not None:
+                parameter.mul_(keep_R.view(-1, *[1] * (parameter.dim() - 1)))
             if parameter.grad is not None:
                 parameter.sub_(parameter.grad, alpha=self.rate)
                 parameter.grad = None
