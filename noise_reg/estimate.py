@@ -36,7 +36,7 @@ class Estimate:
 
     @property
     def range(self) -> str:
-        if self.at_most < 1:
+        if not self.stacks:
             return "nothing to train"
         if self.expected > 0.95 * self.at_most:
             return f"about {show_seconds(self.at_most)}"
@@ -45,7 +45,7 @@ class Estimate:
 
 def show_seconds(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
