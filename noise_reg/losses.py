@@ -8,21 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 KERAS_EPSILON = 1e-7
+LEAST, MOST = -math.log1p(-KERAS_EPSILON), -math.log(KERAS_EPSILON)  # of the clamped loss
+
+
+def log_probabilities(logits_RBK: Tensor) -> Tensor:
+    """(R, K, B): sums along a middle axis are vectorised, those along a short last one are not."""
+    return F.log_softmax(logits_RBK.mT.contiguous(), dim=1)
 
 
 def exact(logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
     """Cross-entropy of each sample, (R, B)."""
-    return -F.log_softmax(logits_RBK, dim=-1).gather(-1, labels_RB[:, :, None]).squeeze(-1)
+    return -log_probabilities(logits_RBK).gather(1, labels_RB[:, None])[:, 0]
 
 
 def clamped(logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
     """Cross-entropy of probabilities clamped to [1e-7, 1 - 1e-7] as Keras computes it, (R, B): a sample beyond the clamp
     gives no gradient (reading 2)."""
-    return exact(logits_RBK, labels_RB).clamp(-math.log1p(-KERAS_EPSILON), -math.log(KERAS_EPSILON))
+    return exact(logits_RBK, labels_RB).clamp(LEAST, MOST)
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"clamped": clamped, "exact": exact}
@@ -30,9 +37,21 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"clamped": clamped, "ex
 
 def correct(logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
     """How many of each replica's samples are classified right, (R,) int64."""
-    return (logits_RBK.argmax(-1) == labels_RB).sum(1)
+    return (logits_RBK.max(-1).indices == labels_RB).sum(1)
 
 
 def mean_loss(loss: str, logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
     """(R,), the mean over the batch."""
     return LOSSES[loss](logits_RBK, labels_RB).mean(1)
+
+
+def mean_loss_and_gradient(loss: str, logits_RBK: Tensor, labels_RB: Tensor) -> tuple[Tensor, Tensor]:
+    """(R,), the mean over the batch, and its gradient by the logits (R, B, K): what autograd finds, in one pass."""
+    log_p_RKB, place_R1B = log_probabilities(logits_RBK), labels_RB[:, None]
+    loss_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
+    grad_RKB = log_p_RKB.exp_().scatter_add_(1, place_R1B, torch.full_like(loss_RB, -1)[:, None])  # softmax - one-hot
+    if loss == "clamped":
+        within_RB = (loss_RB >= LEAST) & (loss_RB <= MOST)
+        grad_RKB.masked_fill_(~within_RB[:, None], 0)
+        loss_RB.clamp_(LEAST, MOST)
+    return loss_RB.mean(1), grad_RKB.div_(labels_RB.shape[1]).mT.contiguous()

@@ -26,6 +26,7 @@ class SGD:
         self.rate = spec.learning_rate
         factor_R = gradient_factor(weight_decay_R, reading)
         no_decay_R = torch.zeros_like(factor_R)
+        self.decays = bool((factor_R > 0).any())
         self.updates: list[tuple[nn.Parameter, Tensor | None]] = []
         for owner, module in model.named_modules():
             for name, parameter in module.named_parameters(recurse=False):

@@ -18,6 +18,7 @@ MASK = 0xFFFFFFFF
 MULTIPLIER_0, MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
+GROWING = 3  # rounds until every word of a block depends on both row and block, and has the shape of all
 CHUNK = 1 << 20  # blocks drawn at once: the temporaries of a larger draw would not stay in cache or memory
 
 
@@ -33,27 +34,37 @@ class Purpose(IntEnum):
     CORRUPTION = 7
 
 
-def philox(seeds_R: Tensor, purpose: int, first: int, blocks: int, lane: int, step: int, epoch: int) -> list[Tensor]:
-    """Four (R, blocks) int64 tensors of independent words in [0, 2^32): blocks `first` to `first + blocks - 1`."""
-    shape = (len(seeds_R), blocks)
-    block_N = torch.arange(first, first + blocks, device=seeds_R.device)
-    c0 = block_N.expand(shape).clone()
-    c1, c2, c3 = (
-        torch.full(shape, value & MASK, dtype=torch.int64, device=seeds_R.device) for value in (lane, step, epoch)
-    )
-    key_0, key_1 = seeds_R[:, None].clone(), purpose
-    for _ in range(ROUNDS):
-        # products of 32-bit words wrap in int64 with the right bits; the arithmetic shift's sign bits are masked away
-        product_0, product_1 = c0.mul_(MULTIPLIER_0), c2.mul_(MULTIPLIER_1)
-        high_0, high_1 = product_0 >> 32, product_1 >> 32
-        c0, c2 = high_1.bitwise_xor_(c1).bitwise_xor_(key_0), high_0.bitwise_xor_(c3).bitwise_xor_(key_1)
-        c0, c2 = c0.bitwise_and_(MASK), c2.bitwise_and_(MASK)
-        c1, c3 = product_1.bitwise_and_(MASK), product_0.bitwise_and_(MASK)
+def philox(
+    seeds_R: Tensor, purpose: int, first: int, blocks: int, lane: int, step: int | Tensor, epoch: int
+) -> list[Tensor]:
+    """Four (R, blocks) int64 tensors of independent words in [0, 2^32): blocks `first` to `first + blocks - 1`.
+
+    `step` is one number or (R,) int64, one a row.
+    """
+    device = seeds_R.device
+    step_R = step if isinstance(step, Tensor) else torch.full((1,), step, dtype=torch.int64, device=device)
+    c0, c2 = torch.arange(first, first + blocks, device=device)[None], step_R[:, None] & MASK
+    c1, c3 = (torch.full((1, 1), value & MASK, dtype=torch.int64, device=device) for value in (lane, epoch))
+    key_0, key_1 = seeds_R[:, None], purpose
+    spare: list[Tensor] = []  # in the later rounds: two buffers that hold nothing any more
+    for turn in range(ROUNDS):
+        # Products of 32-bit words wrap in int64 with the right bits. What stands above a word's 32 bits, the shift's sign or
+        # a product's high half, is masked away before the next product.
+        if turn < GROWING:
+            product_0, product_1 = c0 * MULTIPLIER_0, c2 * MULTIPLIER_1
+            high_0, high_1 = (product_0 >> 32) ^ c3 ^ key_1, (product_1 >> 32) ^ c1 ^ key_0
+        else:
+            product_0, product_1 = c0.mul_(MULTIPLIER_0), c2.mul_(MULTIPLIER_1)
+            into_0, into_1 = spare or (torch.empty_like(c0), torch.empty_like(c0))
+            high_0 = torch.bitwise_right_shift(product_0, 32, out=into_0).bitwise_xor_(c3).bitwise_xor_(key_1)
+            high_1 = torch.bitwise_right_shift(product_1, 32, out=into_1).bitwise_xor_(c1).bitwise_xor_(key_0)
+            spare = [c3, c1]
+        c0, c1, c2, c3 = high_1.bitwise_and_(MASK), product_1, high_0.bitwise_and_(MASK), product_0
         key_0, key_1 = (key_0 + WEYL_0) & MASK, (key_1 + WEYL_1) & MASK
-    return [c0, c1, c2, c3]
+    return [c0, c1.bitwise_and_(MASK), c2, c3.bitwise_and_(MASK)]
 
 
-def uniform(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int, epoch: int) -> Tensor:
+def uniform(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int | Tensor, epoch: int) -> Tensor:
     """(R, count) float32 in (0, 1], from 32 bits each."""
     blocks = -(-count // 4)
     words = torch.cat(philox(seeds_R, purpose, 0, blocks, lane, step, epoch), dim=1)[:, :count]
@@ -64,7 +75,7 @@ def open_unit(words: Tensor) -> Tensor:
     return words.to(torch.float32).add_(0.5).mul_(2.0**-32)
 
 
-def normal(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int, epoch: int) -> Tensor:
+def normal(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int | Tensor, epoch: int) -> Tensor:
     """(R, count) float32 standard normal numbers by Box and Muller (1958)."""
     blocks = -(-count // 4)
     out = torch.empty(len(seeds_R), 4, blocks, device=seeds_R.device)
@@ -80,13 +91,24 @@ def normal(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int, e
     return out.flatten(1)[:, :count]
 
 
-def keep_mask(seeds_R: Tensor, drop_R: Tensor, count: int, *, lane: int, step: int, epoch: int) -> Tensor:
-    """(R, count) bool, False with probability `drop_R` (R,), to the nearest 1/65536: 16 random bits decide each."""
+def keep_mask(
+    seeds_R: Tensor,
+    drop_R: Tensor,
+    count: int,
+    *,
+    lane: int,
+    step: int | Tensor,
+    epoch: int,
+    dtype: torch.dtype = torch.bool,
+) -> Tensor:
+    """(R, count), 0 with probability `drop_R` (R,), to the nearest 1/65536, else 1: 16 random bits decide each."""
     blocks = -(-count // 8)
-    words = torch.cat(philox(seeds_R, Purpose.DROPOUT, 0, blocks, lane, step, epoch), dim=1)
     threshold_R1 = (drop_R.double() * 65536).round().clamp(max=65535).long()[:, None]
-    low, high = (words & 0xFFFF) >= threshold_R1, (words >> 16) >= threshold_R1
-    return torch.cat([low, high], dim=1)[:, :count]
+    keep = torch.empty(len(seeds_R), 8, blocks, dtype=dtype, device=seeds_R.device)
+    for place, word in enumerate(philox(seeds_R, Purpose.DROPOUT, 0, blocks, lane, step, epoch)):
+        torch.ge(word, threshold_R1 << 16, out=keep[:, 4 + place])  # by its high 16 bits
+        torch.ge(word.bitwise_and_(0xFFFF), threshold_R1, out=keep[:, place])
+    return keep.flatten(1)[:, :count]
 
 
 def permutation(seeds_R: Tensor, count: int, *, epoch: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Training of a stack: one step, one epoch, one loop.
 
-Axes: R replicas, B samples a batch, N samples, D pixels.
+Axes: R replicas, S steps, B samples a batch, N samples, D pixels, K classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from noise_reg.evaluate.clean import clean_scores
-from noise_reg.losses import correct, mean_loss
+from noise_reg.losses import correct, mean_loss_and_gradient
 from noise_reg.nn import DTYPES, StackedModel, depth
 from noise_reg.optimizers import SGD
 from noise_reg.precision import arithmetic
@@ -113,25 +113,30 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
     steps = len(data.x) // batch
     order_RN = permutation(seeds_R, len(data.x), epoch=stack.epoch)[:, : steps * batch]
     places.start_epoch(stack.epoch, order_RN, len(data.x), data.x.dtype)
-    loss_sum_R = torch.zeros(len(seeds_R), dtype=torch.float64, device=seeds_R.device)
+    loss_SR = torch.zeros(steps, len(seeds_R), dtype=data.x.dtype, device=seeds_R.device)
     correct_R = torch.zeros_like(seeds_R)
-    bad_step_R = torch.full_like(seeds_R, -1)
+    may_rest = spec.reading.loss == "clamped" and not stack.optimizer.decays and data.x.device.type == "cpu"
     for step in range(steps):
         index_RB = order_RN[:, step * batch : (step + 1) * batch]
-        x_RBD = data.x[index_RB.flatten()].view(*index_RB.shape, -1)
-        y_RB = data.y[index_RB]
+        x_RBD = data.x.index_select(0, index_RB.flatten()).view(*index_RB.shape, -1)
+        y_RB = data.y.take(index_RB)
         places.start_step(step)
         logits_RBK = model(x_RBD, places)
-        loss_R = mean_loss(spec.reading.loss, logits_RBK, y_RB)
-        loss_R.sum().backward()  # replicas share nothing, so the sum gives each its own gradient
-        stack.optimizer.step()
-        loss_R, logits_RBK = loss_R.detach(), logits_RBK.detach()
-        loss_sum_R += loss_R
-        correct_R += correct(logits_RBK, y_RB)
-        bad_step_R = torch.where((bad_step_R < 0) & ~torch.isfinite(loss_R), step, bad_step_R)
-        if step % 32 == 0 and bool((bad_step_R >= 0).all()):
+        # replicas share nothing: each gets its own gradient
+        loss_SR[step], grad_RBK = mean_loss_and_gradient(spec.reading.loss, logits_RBK.detach(), y_RB)
+        correct_R += correct(logits_RBK.detach(), y_RB)
+        if not (may_rest and not grad_RBK.any()):  # with every sample beyond the clamp a step would change nothing
+            logits_RBK.backward(grad_RBK)
+            stack.optimizer.step()
+        if step % 32 == 0 and not finite(loss_SR[: step + 1]).any():
             break  # nobody is left to train
-    return loss_sum_R / steps, correct_R.double() / (steps * batch), bad_step_R
+    bad_step_R = torch.where(finite(loss_SR), -1, (~loss_SR.isfinite()).int().argmax(0))
+    return loss_SR.double().mean(0), correct_R.double() / (steps * batch), bad_step_R
+
+
+def finite(loss_SR: Tensor) -> Tensor:
+    """(R,), whether all of a replica's losses are finite."""
+    return loss_SR.isfinite().all(0)
 
 
 def norms(model: StackedModel) -> tuple[dict[str, list[float]], dict[str, list[float]]]:

@@ -110,7 +110,7 @@ def test_corruption_of_strength_0_is_clean_and_of_strength_1_pure_noise_exactly(
 def test_cdt_corrupts_each_replica_s_batch_by_its_own_strength_and_stream() -> None:
     sigmas, seeds = [0.4, 0.0, 0.8], [3, 4, 9]
     x_RBD = torch.linspace(-2, 2, 3 * BATCH * 50, dtype=torch.float64).view(3, BATCH, 50)
-    out = started(sigmas, seeds, epoch=2, step=4).input(x_RBD)
+    out = started(sigmas, seeds, epoch=2, step=4).input(x_RBD.clone())
     for r, (sigma, seed) in enumerate(zip(sigmas, seeds, strict=True)):
         delta = normal(torch.tensor([seed]), Purpose.CDT, BATCH * 50, lane=0, step=4, epoch=2).view(BATCH, 50).double()
         expected = math.sqrt(1 - sigma**2) * x_RBD[r] + sigma * delta
@@ -121,7 +121,7 @@ def test_cdt_corrupts_each_replica_s_batch_by_its_own_strength_and_stream() -> N
 def test_cdt_corrupts_afresh_at_every_step_and_epoch() -> None:
     x_RBD = torch.zeros(1, BATCH, 50, dtype=torch.float64)
     noise = torch.cat(
-        [started([0.5], [3], epoch=epoch, step=step).input(x_RBD) for epoch in (0, 1) for step in (0, 1)]
+        [started([0.5], [3], epoch=epoch, step=step).input(x_RBD.clone()) for epoch in (0, 1) for step in (0, 1)]
     ).flatten(1)
     np.testing.assert_allclose(np.corrcoef(noise.numpy()), np.eye(4), atol=0.2)
 

@@ -103,9 +103,8 @@ def test_a_damaged_run_is_named_and_trained_again(tmp_path: Path) -> None:
     again, first = after.loc[key], before.loc[key]  # trained in a smaller stack: equal, but not to the last bit
     assert (again["epochs"], again["status"]) == (first["epochs"], first["status"])
     for text in ("history", "evaluations"):
-        pd.testing.assert_frame_equal(
-            *(pd.read_csv(io.StringIO(row[text])) for row in (again, first)), rtol=1e-4, atol=1e-6
-        )
+        tables = [pd.read_csv(io.StringIO(str(row[text]))) for row in (again, first)]
+        pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_diverged_run_is_recorded_and_its_neighbours_go_on(tmp_path: Path) -> None:

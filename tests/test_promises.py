@@ -17,7 +17,7 @@ import torch
 
 from noise_reg.losses import mean_loss
 from noise_reg.nn import FoldedSGD, StackedLinear
-from noise_reg.nn.linear import product
+from noise_reg.nn.linear import DenseLayer, product
 from noise_reg.precision import arithmetic
 from noise_reg.spec import RunSpec
 from noise_reg.streams import permutation
@@ -213,8 +213,8 @@ def test_the_folded_product_steps_by_gradient_and_weight_decay_and_passes_on_the
     decay_R = torch.tensor(decays, dtype=torch.float64)
     fast.fold = FoldedSGD(rate, 1 - rate * decay_R)
     slow_x, fast_x = x.clone().requires_grad_(), x.clone().requires_grad_()
-    for layer, inputs in ((slow, slow_x), (fast, fast_x)):
-        layer(inputs).backward(grad)
+    slow(slow_x).backward(grad)
+    fast.layer(fast_x, None, None, relu=False, drop=None).backward(grad.clone())
     assert slow.weight.grad is not None and fast.weight.grad is None
     stepped = (1 - rate * decay_R.to(dtype))[:, None, None] * slow.weight.detach() - rate * slow.weight.grad
     tolerance = 1e-5 if dtype == torch.float32 else 1e-14
@@ -264,8 +264,13 @@ def test_a_product_of_bf16_factors_is_that_of_rounded_ones_with_its_update_in_fp
     x, weight, grad = (torch.randn(2, *shape, generator=generator) for shape in ((6, 5), (4, 5), (6, 4)))
     bias = torch.zeros(2, 4, requires_grad=True)
     low_weight, low_x = weight.clone().requires_grad_(), x.clone().requires_grad_()
-    fold = FoldedSGD(0.1, torch.ones(2)) if folded else None
-    out = product(low_x, low_weight, bias, fold, torch.bfloat16)
+    out = (
+        DenseLayer.apply(
+            low_x, low_weight, bias, None, None, False, None, FoldedSGD(0.1, torch.ones(2)), torch.bfloat16
+        )
+        if folded
+        else product(low_x, low_weight, bias, torch.bfloat16)
+    )
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, torch.bmm(x.bfloat16(), weight.bfloat16().mT).float())
     out.backward(grad)

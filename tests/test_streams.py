@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ KNOWN = {  # counter, key, words: Random123's kat_vectors, philox4x32 with 10 ro
     ),
 }
 SEEDS = st.integers(0, MAX_SEED)
-ADDRESS = {"lane": 3, "step": 5, "epoch": 7}
+ADDRESS: dict[str, Any] = {"lane": 3, "step": 5, "epoch": 7}
 Draw = Callable[[Tensor], Tensor]
 DRAWS: dict[str, Callable[[int], Draw]] = {  # by how many numbers; each takes the seeds
     "uniform": lambda count: lambda seeds: uniform(seeds, Purpose.CDT, count, **ADDRESS),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -89,10 +90,18 @@ class StackedModel(nn.Module):
             h = self.features(h, places)
         last = self.blocks + len(self.layers) - 1
         for layer, linear in enumerate(self.layers, start=self.blocks):
-            h = self.with_noise(layer, linear(h), places)
-            if layer < last:
-                h = places.activation(F.relu(h), layer)
+            h = self.dense(layer, cast(StackedLinear, linear), h, places, hidden=layer < last)
         return h
+
+    def dense(self, layer: int, linear: StackedLinear, x: Tensor, places: Places, hidden: bool) -> Tensor:
+        """One dense layer, at once where the optimiser allows that, else step by step: the two give the same."""
+        if linear.fold is not None:
+            epsilon = places.node(layer)
+            node = None if epsilon is None else self.nodes[str(layer)].get_parameter("weight")
+            drop = places.drop(torch.Size((*x.shape[:2], linear.bias.shape[1])), layer) if hidden else None
+            return linear.layer(x, node, epsilon, relu=hidden, drop=drop)
+        h = self.with_noise(layer, linear(x), places)
+        return places.activation(F.relu(h), layer) if hidden else h
 
     def features(self, x_RBD: Tensor, places: Places) -> Tensor:
         x = x_RBD.unflatten(2, self.image).permute(0, 1, 3, 4, 2)  # (R, B, H, W, C)

@@ -87,7 +87,7 @@ class StackedConv2d(nn.Module):
             x = F.pad(x, (0, 0, *self.pad))
         patches: Tensor = Patches.apply(x, kernel)
         weight_ROI = self.weight.permute(0, 1, 3, 4, 2).reshape(replicas, outputs, -1)  # I = k k C
-        return product(patches.flatten(1, 3), weight_ROI, self.bias, None, self.low).view(*patches.shape[:-1], outputs)
+        return product(patches.flatten(1, 3), weight_ROI, self.bias, self.low).view(*patches.shape[:-1], outputs)
 
 
 class StackedBatchNorm(nn.Module):

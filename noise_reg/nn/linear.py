@@ -1,4 +1,4 @@
-"""A stack of dense layers, and the product into whose backward pass plain SGD is folded.
+"""A stack of dense layers, and the layer into whose backward pass plain SGD is folded.
 
 Axes: R replicas, B samples, I inputs, O outputs.
 """
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noise_reg.nn.places import Drop
 from noise_reg.streams import Purpose, normal
 
 
@@ -44,45 +45,82 @@ def batched(a: Tensor, b: Tensor, low: torch.dtype | None) -> Tensor:
 
 
 class Product(torch.autograd.Function):
-    """x W^T + b as (R, B, O). With `fold`, the backward pass updates W in place after it has taken the gradient of x from the
-    old W, and W gets no gradient."""
+    """x W^T + b as (R, B, O), with factors rounded to `low`."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, fold: FoldedSGD | None, low: torch.dtype | None
-    ) -> Tensor:
-        ctx.save_for_backward(x_RBI)
-        ctx.weight, ctx.fold, ctx.low = weight_ROI, fold, low  # not saved as a tensor: the in-place update is meant
-        if low is None:
-            return torch.baddbmm(bias_RO[:, None], x_RBI, weight_ROI.mT)
+    def forward(ctx: Any, x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, low: torch.dtype) -> Tensor:
+        ctx.save_for_backward(x_RBI, weight_ROI)
+        ctx.low = low
         return batched(x_RBI, weight_ROI.mT, low).add_(bias_RO[:, None])
 
     @staticmethod
-    def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None]:
-        (x_RBI,) = ctx.saved_tensors
-        weight_ROI = ctx.weight.detach()
+    def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        x_RBI, weight_ROI = ctx.saved_tensors
         grad_x = batched(grad_RBO, weight_ROI, ctx.low) if ctx.needs_input_grad[0] else None
-        grad_weight = None
-        if ctx.fold is None:
-            grad_weight = batched(grad_RBO.mT, x_RBI, ctx.low)
-        else:
-            ctx.fold(weight_ROI, grad_RBO, x_RBI, ctx.low)
-        return grad_x, grad_weight, grad_RBO.sum(1), None, None
+        return grad_x, batched(grad_RBO.mT, x_RBI, ctx.low), grad_RBO.sum(1), None
 
 
-def product(
-    x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, fold: FoldedSGD | None, low: torch.dtype | None
-) -> Tensor:
-    if fold is None and low is None:
+def product(x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, low: torch.dtype | None) -> Tensor:
+    if low is None:
         return torch.baddbmm(bias_RO[:, None], x_RBI, weight_ROI.mT)  # can be differentiated twice
-    out: Tensor = Product.apply(x_RBI, weight_ROI, bias_RO, fold, low)
+    out: Tensor = Product.apply(x_RBI, weight_ROI, bias_RO, low)
     return out
+
+
+class DenseLayer(torch.autograd.Function):
+    """A whole layer, dropout(ReLU(x W^T + b + epsilon W_NI)) as (R, B, O), in few passes over memory.
+
+    The backward pass takes the gradient of x from the old W and then steps W in place (`fold`): W gets no gradient. The
+    incoming gradient is used up: it belongs to this layer alone.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_RBI: Tensor,
+        weight_ROI: Tensor,
+        bias_RO: Tensor,
+        node_RO: Tensor | None,
+        epsilon_RB: Tensor | None,
+        relu: bool,
+        drop: Drop | None,
+        fold: FoldedSGD,
+        low: torch.dtype | None,
+    ) -> Tensor:
+        h = batched(x_RBI, weight_ROI.mT, low).add_(bias_RO[:, None])
+        if node_RO is not None and epsilon_RB is not None:
+            h.addcmul_(epsilon_RB[:, :, None], node_RO[:, None])
+        if relu:
+            h.relu_()
+        if drop is not None:
+            drop.apply_(h)
+        ctx.save_for_backward(x_RBI, h if relu else None, epsilon_RB)
+        ctx.weight, ctx.drop, ctx.fold, ctx.low = (
+            weight_ROI,
+            drop,
+            fold,
+            low,
+        )  # W not saved: its in-place update is meant
+        return h
+
+    @staticmethod
+    def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, ...]:
+        x_RBI, h, epsilon_RB = ctx.saved_tensors
+        weight_ROI = ctx.weight.detach()
+        if h is not None:  # 0 where ReLU or dropout cut off
+            torch.ops.aten.threshold_backward.grad_input(grad_RBO, h, 0, grad_input=grad_RBO)
+        if ctx.drop is not None:
+            ctx.drop.scale_(grad_RBO)
+        grad_node = torch.bmm(epsilon_RB[:, None], grad_RBO)[:, 0] if ctx.needs_input_grad[3] else None
+        grad_x = batched(grad_RBO, weight_ROI, ctx.low) if ctx.needs_input_grad[0] else None
+        ctx.fold(weight_ROI, grad_RBO, x_RBI, ctx.low)
+        return grad_x, None, grad_RBO.sum(1), grad_node, None, None, None, None, None
 
 
 class StackedLinear(nn.Module):
     """R dense layers I -> O; weights N(0, 1/I), biases 0 (NINR paper, App. A).
 
-    `fold`, when set, takes over the update of `weight` (see FoldedSGD); without it gradients flow as usual. `low` is the
+    With `fold` set, `layer` takes over the update of `weight`; gradients flow as usual through the plain call. `low` is the
     type that the factors of products are rounded to, or None.
     """
 
@@ -96,4 +134,13 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(seeds_R), outputs, dtype=dtype, device=seeds_R.device))
 
     def forward(self, x_RBI: Tensor) -> Tensor:
-        return product(x_RBI, self.weight, self.bias, self.fold, self.low)
+        return product(x_RBI, self.weight, self.bias, self.low)
+
+    def layer(
+        self, x_RBI: Tensor, node_RO: Tensor | None, epsilon_RB: Tensor | None, relu: bool, drop: Drop | None
+    ) -> Tensor:
+        """See DenseLayer; only where `fold` is set."""
+        out: Tensor = DenseLayer.apply(
+            x_RBI, self.weight, self.bias, node_RO, epsilon_RB, relu, drop, self.fold, self.low
+        )
+        return out

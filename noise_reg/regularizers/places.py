@@ -1,7 +1,7 @@
 """The regularisers of a stack, at their places in the forward pass of training.
 
 Each draws and acts on the replicas whose strength is above 0 alone, so a method costs nothing to its neighbours, and
-strength 0 is the identity because nothing is done.
+strength 0 is the identity because nothing is done. (Replicas of one method stand together in a plan: their rows are a view.)
 
 Axes: R replicas, B samples a batch, N samples an epoch, D pixels.
 """
@@ -15,30 +15,32 @@ from torch import Tensor
 
 from noise_reg.nn.places import Places
 from noise_reg.regularizers.cdt import corrupt
-from noise_reg.regularizers.dropout import drop
+from noise_reg.regularizers.dropout import Dropped
 from noise_reg.regularizers.ninr import epoch_noise
 from noise_reg.spec import ReadingSpec, Strengths
 from noise_reg.streams import Purpose, keep_mask, normal
 
-INPUT = -1  # the layer number under which dropout of the input draws
+INPUT, CDT_INPUT = -1, -2  # the layer numbers under which dropout of the input and corrupted-data training draw
+
+
+AHEAD = (
+    1 << 17
+)  # numbers that are drawn at once, if they are those of several steps: small draws cost mostly their calls
+Draw = Callable[[Tensor, Tensor, int], Tensor]  # of seeds (N,), steps (N,) and a count: (N, count)
 
 
 class Active:
-    """The replicas of a stack whose strength is above 0, and how to act on them alone."""
+    """The replicas of a stack whose strength is above 0: where they stand, their strengths (A,) and seeds (A,)."""
 
     def __init__(self, strength_R: Tensor, seeds_R: Tensor) -> None:
-        self.index = strength_R.nonzero().flatten()
-        self.strength_A, self.seeds_A = strength_R[self.index], seeds_R[self.index]
-        self.all = len(self.index) == len(strength_R)
+        index = strength_R.nonzero().flatten()
+        self.strength_A, self.seeds_A = strength_R[index], seeds_R[index]
+        first = int(index[0]) if len(index) else 0
+        adjacent = bool((index == torch.arange(first, first + len(index), device=index.device)).all())
+        self.rows: slice | Tensor = slice(first, first + len(index)) if adjacent else index
 
-    def __bool__(self) -> bool:
-        return len(self.index) > 0
-
-    def apply(self, act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """x (R, ...) with `act` applied to the active replicas' rows."""
-        if self.all:
-            return act(x)
-        return x.index_copy(0, self.index, act(x[self.index]))
+    def __len__(self) -> int:
+        return len(self.seeds_A)
 
 
 class TrainingPlaces(Places):
@@ -63,7 +65,10 @@ class TrainingPlaces(Places):
 
     def start_epoch(self, epoch: int, order_RN: Tensor, samples: int, dtype: torch.dtype) -> None:
         """order_RN: the samples of this epoch in their order, of `samples` there are."""
-        self.epoch, self.dtype = epoch, dtype
+        self.epoch, self.dtype, self.steps = epoch, dtype, order_RN.shape[1] // self.batch
+        self.drawn: dict[
+            int, tuple[int, Tensor]
+        ] = {}  # by layer: the first step of what was drawn, (steps, A, numbers)
         self.epsilon_RN = {
             layer: (sigma_R[:, None] * epoch_noise(self.seeds_R, layer, order_RN, samples, epoch, self.reading)).to(
                 dtype
@@ -76,24 +81,38 @@ class TrainingPlaces(Places):
 
     def input(self, x_RBD: Tensor) -> Tensor:
         if self.cdt:
-            x_RBD = self.cdt.apply(self.corrupt_active, x_RBD)
+            x_ABD, sigma_A = x_RBD[self.cdt.rows], self.cdt.strength_A.to(x_RBD.dtype)
+            delta = self.draw_ahead(CDT_INPUT, self.cdt, x_ABD[0].numel(), self.cdt_noise).view_as(x_ABD)
+            x_RBD[self.cdt.rows] = corrupt(x_ABD, sigma_A[:, None, None], delta.to(x_RBD.dtype))
         return self.activation(x_RBD, INPUT) if self.reading.dropout_input else x_RBD
 
-    def corrupt_active(self, x_ABD: Tensor) -> Tensor:
-        count = x_ABD[0].numel()
-        delta = normal(self.cdt.seeds_A, Purpose.CDT, count, lane=0, step=self.step, epoch=self.epoch)
-        sigma = self.cdt.strength_A.to(x_ABD.dtype)[:, None, None]
-        return corrupt(x_ABD, sigma, delta.view_as(x_ABD).to(x_ABD.dtype))
+    def cdt_noise(self, seeds: Tensor, step: Tensor, count: int) -> Tensor:
+        return normal(seeds, Purpose.CDT, count, lane=0, step=step, epoch=self.epoch)
 
     def node(self, layer: int) -> Tensor | None:
         if layer not in self.epsilon_RN:
             return None
         return self.epsilon_RN[layer][:, self.step * self.batch : (self.step + 1) * self.batch]
 
-    def activation(self, h: Tensor, layer: int) -> Tensor:
-        return self.dropout.apply(lambda h_A: self.drop_active(h_A, layer), h) if self.dropout else h
+    def drop(self, shape: torch.Size, layer: int) -> Dropped | None:
+        if not self.dropout:
+            return None
 
-    def drop_active(self, h_A: Tensor, layer: int) -> Tensor:
-        drop_A, count = self.dropout.strength_A, h_A[0].numel()
-        keep = keep_mask(self.dropout.seeds_A, drop_A, count, lane=layer + 1, step=self.step, epoch=self.epoch)
-        return drop(h_A, keep.view(h_A.shape), drop_A)
+        def draw(seeds: Tensor, step: Tensor, count: int) -> Tensor:
+            drop = self.dropout.strength_A.repeat(len(seeds) // len(self.dropout))
+            return keep_mask(seeds, drop, count, lane=layer + 1, step=step, epoch=self.epoch, dtype=self.dtype)
+
+        keep = self.draw_ahead(layer, self.dropout, shape[1:].numel(), draw).view(-1, *shape[1:])
+        scale_A = (1 / (1 - self.dropout.strength_A)).to(self.dtype)
+        return Dropped(self.dropout.rows, keep, scale_A.view(-1, *[1] * (len(shape) - 1)))
+
+    def draw_ahead(self, what: int, active: Active, count: int, draw: Draw) -> Tensor:
+        """This step's `count` numbers for each active replica, (A, count); drawn for several steps in one call if few."""
+        first, drawn = self.drawn.get(what, (self.step + 1, None))
+        if drawn is None or not 0 <= self.step - first < len(drawn):
+            ahead = max(1, min(AHEAD // (len(active) * count), self.steps - self.step))
+            first, step_S = self.step, torch.arange(self.step, self.step + ahead, device=self.seeds_R.device)
+            drawn = draw(active.seeds_A.repeat(ahead), step_S.repeat_interleave(len(active)), count)
+            drawn = drawn.unflatten(0, (ahead, -1))
+            self.drawn[what] = first, drawn
+        return drawn[self.step - first]
