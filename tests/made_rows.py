@@ -102,6 +102,16 @@ def diverge(rows: Rows, method: str, seeds: range, *, arch: str = "fc") -> Rows:
     return Rows(runs, evaluations[kept], rows.history)
 
 
+def keep_at_chance(rows: Rows, method: str, seeds: range, *, arch: str = "fc") -> Rows:
+    """The same rows, but these runs came to the end of their epochs without learning anything."""
+    runs, evaluations = rows.runs.copy(), rows.evaluations.copy()
+    stuck = (runs["arch"] == arch) & (runs["method"] == method) & runs["seed"].isin(list(seeds))
+    runs.loc[stuck, "stopped_by"] = "epochs"
+    runs.loc[stuck, ["train_accuracy", "test_accuracy"]] = 0.1
+    evaluations.loc[evaluations["key"].isin(runs.loc[stuck, "key"]), "accuracy"] = 0.1
+    return Rows(runs, evaluations, rows.history)
+
+
 def with_reading(rows: Rows, method: str, reading: str, *, arch: str = "fc") -> Rows:
     """The rows and, beside them, the runs of one method again under another reading."""
     again = rows.runs[(rows.runs["arch"] == arch) & (rows.runs["method"] == method)].copy()

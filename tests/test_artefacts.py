@@ -18,7 +18,7 @@ from noise_reg.artefacts.lines import Line, lines
 from noise_reg.artefacts.methods import METHODS, SPARE, label, styles
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history, write_rows
 from noise_reg.errors import UserError
-from tests.made_rows import AS_CLAIMED, CONTEXT, diverge, made_rows, with_reading
+from tests.made_rows import AS_CLAIMED, CONTEXT, diverge, keep_at_chance, made_rows, with_reading
 
 FEW = {method: AS_CLAIMED[method] for method in ("none", "l2", "in_ninr_catapult", "cdt")}
 FILES = ("runs.csv", "evaluations.csv", "history.csv", "verdicts.json", "provenance.json")
@@ -176,6 +176,30 @@ def test_a_diverged_run_with_a_finite_accuracy_is_kept_and_said_so() -> None:
     assert line.account() == "1 of 4 diverged (1 of them with a finite accuracy, kept in the mean)"
 
 
+def test_runs_that_stayed_at_chance_count_in_tables_and_verdicts_but_bend_no_line() -> None:
+    rows = keep_at_chance(made_rows(FEW), "l2", range(3))
+    found = lines(rows)
+    line, rest = line_of(rows, "l2"), line_of(rows, "l2").learned()
+    assert (line.tally(), line.stuck, list(rest.clean), rest.count) == ("3 of 4 at chance", {0, 1, 2}, [3], 1)
+    assert line_of(rows, "none").learned().tally() == ""
+    shown = texts(fig2.figure(found, CONTEXT))
+    assert "FC, L2: 3 of 4 at chance (the line is the mean over the other 1; verdicts count all)." in shown
+    text = fig2.as_markdown(found, CONTEXT, [])
+    assert "| L2 " in text and "| L2, without those at chance" in text
+    (entry,) = (e for e in table2.table(found, "fmnist") if e.line is found[[x.label for x in found].index("L2")])
+    assert entry.ours.n == 4 and entry.ours.mean < 40
+    assert f"3 of 4 at chance; the others: {line.clean[3]:.1f} |" in table2.as_markdown([entry], CONTEXT)
+    assert "3 of 4 at chance, not drawn" in texts(table2.figure([entry], CONTEXT))
+    everyone = line_of(keep_at_chance(made_rows(FEW), "l2", range(4)), "l2")
+    assert everyone.learned() is everyone  # with nobody else there is nothing else to draw
+
+
+def test_two_classes_have_another_chance() -> None:
+    rows = made_rows(FEW, dataset="mnist_binary")
+    rows.runs.loc[rows.runs["seed"] == 0, "train_accuracy"] = 0.55
+    assert line_of(rows, "none").stuck == {0}
+
+
 def test_figure_2_says_data_set_runs_cap_preset_and_scale() -> None:
     shown = texts(fig2.figure(lines(made_rows(FEW)), CONTEXT))
     for words in ("Fashion-MNIST", "FC: n = 4 runs", "at most 30 epochs", "Preset smoke", "2 standard deviations over"):
@@ -239,6 +263,7 @@ def undrawn_ticks(figure: Figure) -> set[int]:
 @pytest.mark.parametrize("part", ["fig2", "table2"])
 def test_no_word_is_cut_off_or_lies_on_another(archs: tuple[str, ...], part: str) -> None:
     rows = diverge(with_reading(made_rows(archs=archs), "in_ninr_catapult", "exact loss"), "in_ninr_decay", range(2))
+    rows = keep_at_chance(rows, "in_ninr_catapult", range(2), arch=archs[-1])
     context = {
         **CONTEXT,
         "below_paper_scale": "4 seeds and at most 30 epochs on small networks; the paper has 10 and 500",

@@ -58,7 +58,8 @@ def figure(found: Sequence[Line], context: Mapping[str, Any]) -> Figure:
         of = of_arch(found, arch)
         drawn = {line.method for line in of if not line.reading}
         marks = {method: printed("table_2", arch, method, dataset) for method in sorted(drawn)}
-        panels.append(Panel(panel_title(arch, of), of, {m: s for m, s in marks.items() if s is not None}))
+        shown = [line.learned() for line in of]
+        panels.append(Panel(panel_title(arch, of), shown, {m: s for m, s in marks.items() if s is not None}))
     words = Words(
         head=Head(
             f"{TITLE}: {dataset_name(dataset)}",
@@ -69,11 +70,20 @@ def figure(found: Sequence[Line], context: Mapping[str, Any]) -> Figure:
         x_label=r"$\sigma_\mathrm{noise}$",
         beside="paper (clean, ± 2σ)",
         notes=[
-            *(f"{arch_name(line.arch)}, {line.label}: {line.account()}." for line in found if line.tally()),
+            *(
+                f"{arch_name(line.arch)}, {line.label}: {line.account()}{drawn_without(line)}."
+                for line in found
+                if line.tally()
+            ),
             *([NO_SIGNAL] if any(1.0 in line.summaries() for line in found) else []),
         ],
     )
     return accuracy_figure(panels, words, spread_of(context))
+
+
+def drawn_without(line: Line) -> str:
+    rest = line.learned().count
+    return "" if rest == line.count else f" (the line is the mean over the other {rest}; verdicts count all)"
 
 
 def spread_of(context: Mapping[str, Any]) -> str:
@@ -123,13 +133,19 @@ def as_markdown(found: Sequence[Line], context: Mapping[str, Any], verdicts: Seq
 
 def accuracy_table(of: Sequence[Line], spread: str) -> str:
     sigmas = sorted({sigma for line in of for sigma in line.summaries()})
-    header = ["method", "n", "not completed", *(f"σ = {sigma:g}" for sigma in sigmas)]
+    header = ["method", "n", "not completed or learned", *(f"σ = {sigma:g}" for sigma in sigmas)]
     body = []
     for line in of:
-        known, n = line.summaries(), len(line.finite)
-        cells = [cell(known.get(sigma), spread, n) for sigma in sigmas]
-        body.append([line.label, str(n), line.account() or "–", *cells])
+        body.append([line.label, str(len(line.finite)), line.account() or "–", *cells(line, sigmas, spread)])
+        if (learned := line.learned()) is not line:
+            words = f"{line.label}, without those at chance"
+            body.append([words, str(len(learned.finite)), learned.account() or "–", *cells(learned, sigmas, spread)])
     return markdown.table(header, body)
+
+
+def cells(line: Line, sigmas: Sequence[float], spread: str) -> list[str]:
+    known, n = line.summaries(), len(line.finite)
+    return [cell(known.get(sigma), spread, n) for sigma in sigmas]
 
 
 def cell(summary: Summary | None, spread: str, n: int) -> str:

@@ -6,7 +6,7 @@ Accuracies are percent from here on. Lines come in the order in which they are s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ from noise_reg.artefacts.statistics import Summary, summarise
 from noise_reg.errors import UserError
 
 SAME_STRENGTH = 1e-6
+CLASSES = {"mnist_binary": 2}  # of the other data sets: ten
+STUCK = 0.1  # a completed run whose last training accuracy is less than this above chance never learned
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +55,30 @@ class Line:
         """Diverged runs without a finite accuracy: they are in no mean."""
         return self.with_status("diverged", finite=False)
 
+    @property
+    def stuck(self) -> set[int]:
+        """Seeds of completed runs that never left chance. They count in every mean of a table and in every verdict; a
+        figure's line is drawn without them, for the mean of a bimodal sample is nowhere near any run."""
+        chance = np.array([1 / CLASSES.get(dataset, 10) for dataset in self.runs["dataset"]])
+        at_chance = (self.runs["status"] == "completed") & (self.runs["train_accuracy"] < chance + STUCK)
+        return {int(seed) for seed in self.runs.loc[at_chance, "seed"]}
+
+    def learned(self) -> Line:
+        """The line without the runs that never left chance, if any did."""
+        stuck = self.stuck
+        if not stuck or stuck == self.finite:
+            return self
+        clean = {seed: value for seed, value in self.clean.items() if seed not in stuck}
+        runs, curve = (
+            self.runs[~self.runs["seed"].isin(stuck)],
+            self.curve.drop(index=list(stuck & set(self.curve.index))),
+        )
+        return replace(self, runs=runs, curve=curve, clean=clean)
+
     def tally(self) -> str:
-        """What became of runs that did not complete: '7 of 10 diverged'; '' when all completed."""
+        """What became of runs that did not complete or learn: '7 of 10 diverged'; '' when all did."""
         counts = {status: int((self.runs["status"] == status).sum()) for status in ("diverged", "failed")}
+        counts["at chance"] = len(self.stuck)
         return ", ".join(f"{n} of {self.count} {status}" for status, n in counts.items() if n)
 
     def account(self) -> str:

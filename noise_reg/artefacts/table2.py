@@ -109,12 +109,14 @@ def as_csv(entries: Sequence[Entry]) -> str:
 def as_markdown(entries: Sequence[Entry], context: Mapping[str, Any]) -> str:
     below = context["below_paper_scale"]
     header = ["network", "method", "ours ± 2σ (n)", "paper ± 2σ (n = 10)"]
-    header += ["ours − paper [95 % Welch interval]", "verdict", "not completed"]
+    header += ["ours − paper [95 % Welch interval]", "verdict", "not completed or learned"]
     body = []
     for e in entries:
         ours = f"{plus_minus(e.ours)} ({e.ours.n})"
         numbers = [ours, plus_minus(e.paper), difference_text(e), e.verdict or "–"]
-        body.append([arch_name(e.line.arch), e.line.label, *numbers, e.line.account() or "–"])
+        learned = e.line.learned()
+        others = "" if learned is e.line else f"; the others: {plus_minus(summarise(list(learned.clean.values())))}"
+        body.append([arch_name(e.line.arch), e.line.label, *numbers, (e.line.account() or "–") + others])
     has_paper = any(e.paper for e in entries)
     return markdown.document(
         f"# {TITLE}",
@@ -139,7 +141,7 @@ def figure(entries: Sequence[Entry], context: Mapping[str, Any]) -> Figure:
     present = archs([e.line for e in entries])
     rows = max(sum(e.line.arch == arch for e in entries) for arch in present)
     has_paper = any(e.paper for e in entries)
-    left, panel, right, bottom = 2.35, 4.0, 1.3 if has_paper else 0.9, 0.95
+    left, panel, right, bottom = 2.35, 4.0, 1.8, 0.95
     width = (left + panel + right) * len(present)
     under = f"{scale(entries)} Preset {context['preset']}." + ("" if has_paper else f" {NO_NUMBERS}")
     head = Head(f"{TITLE}: {dataset_name(context['dataset'])}", under, context["below_paper_scale"])
@@ -157,15 +159,18 @@ def figure(entries: Sequence[Entry], context: Mapping[str, Any]) -> Figure:
 
 def draw_panel(axes: Axes, entries: Sequence[Entry], arch: str) -> None:
     for y, e in enumerate(entries):
-        ours_y = y - 0.16 if e.paper else y
-        axes.plot(list(e.line.clean.values()), [ours_y] * len(e.line.clean), "|", color=OURS, alpha=0.45, markersize=5)
-        if e.ours.n:
-            spread = None if math.isnan(e.ours.sd) else 2 * e.ours.sd
-            axes.errorbar(e.ours.mean, ours_y, xerr=spread, fmt="o", color=OURS, markersize=5.5, elinewidth=1.6)
+        ours_y, learned = y - 0.16 if e.paper else y, e.line.learned()
+        runs = list(learned.clean.values())
+        axes.plot(runs, [ours_y] * len(runs), "|", color=OURS, alpha=0.45, markersize=5)
+        if runs:
+            ours = summarise(runs)
+            spread = None if math.isnan(ours.sd) else 2 * ours.sd
+            axes.errorbar(ours.mean, ours_y, xerr=spread, fmt="o", color=OURS, markersize=5.5, elinewidth=1.6)
         if e.paper:
             how: dict[str, Any] = {"fmt": "D", "color": PAPER, "markerfacecolor": "white", "markersize": 5}
             axes.errorbar(e.paper.mean, y + 0.2, xerr=2 * e.paper.sd, elinewidth=1.1, **how)
-        words = "\n".join(text for text in (e.verdict, e.line.tally()) if text)
+        tally = e.line.tally() + ("" if learned is e.line else ", not drawn")
+        words = "\n".join(text for text in (e.verdict, tally) if text)
         axes.text(1.02, y, words, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     names = [f"{e.line.label} ({e.ours.n})" for e in entries]
     axes.set_yticks(range(len(entries)), names, fontsize=8.5)
