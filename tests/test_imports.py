@@ -15,7 +15,7 @@ from tests.composed import ROOT
 LAYERS = [
     ["errors"],
     ["spec"],
-    ["streams", "data", "atomic"],
+    ["streams", "data", "atomic", "theory"],
     ["nn", "artefacts"],
     ["regularizers", "losses", "precision", "plan"],
     ["optimizers", "prepare", "evaluate", "store", "tracking"],

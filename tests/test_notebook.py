@@ -10,11 +10,12 @@ from nbclient.exceptions import CellExecutionError
 from noise_reg.artefacts import REGISTRY
 from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "explore_results.ipynb"
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOK = NOTEBOOKS / "explore_results.ipynb"
 
 
-def execute(last_cell: str, where: Path) -> nbformat.NotebookNode:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def execute(last_cell: str, where: Path, path: Path = NOTEBOOK) -> nbformat.NotebookNode:
+    notebook = nbformat.read(path, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(last_cell))
     return NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(where)}}).execute()
 
@@ -37,8 +38,18 @@ def test_without_rows_the_notebook_says_what_to_do(tmp_path: Path, monkeypatch: 
         execute("", tmp_path)
 
 
-def test_the_notebook_is_stored_without_outputs() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def test_the_toy_model_s_notebook_meets_the_four_phases_in_their_order(tmp_path: Path) -> None:
+    done = execute("", tmp_path, NOTEBOOKS / "toy_model.ipynb")
+    outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    words = "".join(output.get("text", "") for output in outputs)
+    places = [words.index(f"{name}: sigma") for name in ("decoupled", "decay", "catapult", "divergent")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_is_stored_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in code)

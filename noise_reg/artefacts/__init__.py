@@ -17,6 +17,7 @@ from typing import Any
 from noise_reg.artefacts import fig2, table2
 from noise_reg.artefacts.folder import check_context, load_provenance, save_json, save_verdicts
 from noise_reg.artefacts.rows import Rows, read_rows, write_rows
+from noise_reg.artefacts.studies import STUDIES
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
 
@@ -62,8 +63,10 @@ def artefact(name: str) -> Artefact:
 
 
 def redraw(folder: Path) -> list[Verdict]:
-    """Figures, tables and verdicts of `folder` again, from its rows and provenance alone."""
+    """Figures, tables and verdicts of `folder` again, from its rows (or a study's tables) and provenance alone."""
     context = load_provenance(folder)
+    if (study := STUDIES.get(str(context.get("artefact")))) is not None:
+        return study.build(study.read(folder), context, folder)
     if "artefact" not in context:
         raise UserError(f"{folder / 'provenance.json'}: 'artefact' must be given; known are {', '.join(REGISTRY)}")
     return artefact(context["artefact"]).build(read_rows(folder), context, folder)

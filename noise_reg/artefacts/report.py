@@ -23,6 +23,7 @@ from noise_reg.artefacts.folder import load_provenance, load_verdicts
 from noise_reg.artefacts.methods import arch_name, rank
 from noise_reg.artefacts.rows import read_rows, write_atomically
 from noise_reg.artefacts.statistics import VERDICTS, combine
+from noise_reg.artefacts.studies import STUDIES
 from noise_reg.artefacts.verdicts import Verdict, interval_text, size_text
 from noise_reg.errors import UserError
 
@@ -74,7 +75,7 @@ def build_report(results: Path, out: Path) -> list[str]:
 
 
 def folder_order(folder: Path) -> tuple[int, str]:
-    return rank(folder.name, REGISTRY)
+    return rank(folder.name, [*REGISTRY, *STUDIES])
 
 
 def read_section(folder: Path) -> Section:
@@ -91,8 +92,9 @@ def read_section(folder: Path) -> Section:
     provenance: Mapping[str, Any] = attempt(load_provenance, {})
     no_verdicts: list[Verdict] = []
     verdicts = attempt(load_verdicts, no_verdicts)
-    attempt(read_rows, None)
-    known = REGISTRY.get(str(provenance.get("artefact", folder.name)))
+    name = str(provenance.get("artefact", folder.name))
+    known = REGISTRY.get(name) or STUDIES.get(name)
+    attempt(STUDIES[name].read if name in STUDIES else read_rows, None)
     parts = [read_part(path, problems) for path in sorted(folder.glob("*.md"))]
     if not parts:
         problems.append(f"{folder}: no table (*.md)")

@@ -1,0 +1,40 @@
+"""Computes a study, which needs no data and no trained runs: `python scripts/study.py study=toy`."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from noise_reg import entry
+from noise_reg.artefacts.studies import STUDIES
+from noise_reg.errors import UserError
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="study")
+def main(cfg: DictConfig) -> None:
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]
+    if settings["name"] not in STUDIES:
+        raise UserError(f"study = {settings['name']}: unknown; known are {', '.join(STUDIES)}")
+    study, started = STUDIES[settings["name"]], time.perf_counter()
+    study.check(settings)
+    tables = study.measure(settings)
+    context = {
+        "settings": settings,
+        "versions": {name: version(name) for name in ("numpy", "scipy", "pandas")},
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    out = Path(cfg.results) / study.name
+    for verdict in study.build(tables, context, out):
+        print(f"  {verdict.claim}: {verdict.verdict}")
+    print(f"written to {out}/")
+
+
+if __name__ == "__main__":
+    entry.run(main)
