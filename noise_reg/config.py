@@ -14,7 +14,17 @@ from noise_reg.spec import CorruptionSpec, RunSpec, SpecError, Strengths, checke
 
 STRENGTHS = tuple(f.name for f in dataclasses.fields(Strengths))
 REGULARIZER_KEYS = {"name", "sigma", "default", *STRENGTHS}
-RUN_KEYS = ("dataset", "arch", "optimizer", "reading", "max_epochs", "stop_accuracy", "precision", "seed")
+RUN_KEYS = (
+    "dataset",
+    "arch",
+    "optimizer",
+    "reading",
+    "distribution",
+    "max_epochs",
+    "stop_accuracy",
+    "precision",
+    "seed",
+)
 
 
 def stack_size_check(value: Any) -> str | None:

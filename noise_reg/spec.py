@@ -20,12 +20,18 @@ from noise_reg.errors import UserError
 DATASETS = ("fmnist", "mnist", "mnist_binary", "usps", "cifar10", "digits")
 ARCHS = ("fc", "cnn")
 OPTIMIZERS = ("sgd",)
+DISTRIBUTIONS = ("gaussian", "uniform", "uniform_matched", "double_gaussian", "laplace", "student_t")
 PRECISIONS = ("fp32", "bf16", "fp64")
 MAX_SEED = 2**32 - 1
 
 # Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its
 # key. Strengths need no entry, 0 (off) never enters the key.
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {
+    "distribution.name": "gaussian",
+    "distribution.width": 0.0,
+    "distribution.weight": 0.5,
+    "distribution.df": 0.0,
+}
 
 Check = Callable[[Any], str | None]
 
@@ -144,12 +150,39 @@ class ReadingSpec:
 
 
 @dataclass(frozen=True)
+class DistributionSpec:
+    """Of the noise at NINR's nodes, in units of sigma_epsilon (NINR paper, App. C.2) [12].
+
+    double_gaussian: peaks at +-1 of standard deviation `width`, the upper one with probability `weight`.
+    student_t: `df` degrees of freedom, scaled to variance 1. uniform has variance 1/3, as printed; all others but
+    double_gaussian have variance 1. Where a field plays no part it has its neutral value.
+    """
+
+    name: str = checked(one_of(*DISTRIBUTIONS))
+    width: float = checked(number(0))
+    weight: float = checked(number(0, 1))
+    df: float = checked(number(0))
+
+    def __post_init__(self) -> None:
+        double, student = self.name == "double_gaussian", self.name == "student_t"
+        for name, right, must in (
+            ("width", double or self.width == 0, "0"),
+            ("weight", double or self.weight == 0.5, "0.5"),
+            ("df", self.df > 2 if student else self.df == 0, "above 2" if student else "0"),
+        ):
+            if not right:
+                value = getattr(self, name)
+                raise SpecError(f"distribution.{name} = {value}: must be {must} for distribution.name = {self.name}")
+
+
+@dataclass(frozen=True)
 class RunSpec:
     dataset: DatasetSpec
     arch: ArchSpec
     strengths: Strengths
     optimizer: OptimizerSpec
     reading: ReadingSpec
+    distribution: DistributionSpec
     max_epochs: int = checked(number(1))
     stop_accuracy: float = checked(
         number(0, 1, open_low=True)
@@ -209,6 +242,7 @@ def parse(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
         if name not in fields:
             raise SpecError(f"{where}{name}: unknown key; known are {', '.join(fields)}")
     hints = get_type_hints(cls)
+    tree = {**before(cls, where), **tree}
     values: dict[str, Any] = {}
     for name, spec_field in fields.items():
         hint = hints[name]
@@ -228,6 +262,20 @@ def parse(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
             raise SpecError(f"{where}{name} = {shown}: must be {problem}")
         values[name] = value
     return cls(**values)
+
+
+def before(cls: type, where: str) -> dict[str, Any]:
+    """What runs had that were stored before a field joined the schema; it stands where a tree does not name the field."""
+    if cls is not RunSpec or where:
+        return {}
+    known: dict[str, Any] = {}
+    for path, value in ADDED_LATER.items():
+        *groups, name = path.split(".")
+        place = known
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = value
+    return known
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:

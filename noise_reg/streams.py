@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from noise_reg.spec import DistributionSpec
 
 MASK = 0xFFFFFFFF
 MULTIPLIER_0, MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
@@ -32,6 +35,7 @@ class Purpose(IntEnum):
     DROPOUT = 5
     NODE = 6
     CORRUPTION = 7
+    NODE_SIGN = 8
 
 
 def philox(
@@ -89,6 +93,32 @@ def normal(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int | 
             torch.mul(radius, angle.cos(), out=part[:, 2 * pair])
             torch.mul(radius, angle.sin_(), out=part[:, 2 * pair + 1])
     return out.flatten(1)[:, :count]
+
+
+def drawn(
+    distribution: DistributionSpec, seeds_R: Tensor, count: int, *, lane: int, step: int | Tensor, epoch: int
+) -> Tensor:
+    """(R, count) float32 of a distribution of NINR's noise, in units of sigma_epsilon; see DistributionSpec."""
+    address: dict[str, Any] = {"lane": lane, "step": step, "epoch": epoch}
+
+    def first() -> Tensor:
+        return uniform(seeds_R, Purpose.NODE, count, **address)
+
+    def second() -> Tensor:
+        return uniform(seeds_R, Purpose.NODE_SIGN, count, **address)
+
+    if distribution.name in ("uniform", "uniform_matched"):
+        return first().mul_(2).sub_(1).mul_(1.0 if distribution.name == "uniform" else math.sqrt(3))
+    if distribution.name == "laplace":  # an exponential size of scale 1/sqrt(2), and a sign
+        return first().log_().mul_(-math.sqrt(0.5)) * torch.where(second() <= 0.5, 1.0, -1.0)
+    if distribution.name == "student_t":  # Bailey (1994), 'Polar generation of random variates with the t-distribution'
+        df = distribution.df
+        size = first().log_().mul_(-2 / df).expm1_().mul_(df).clamp_(min=0).sqrt_()
+        return size * second().mul_(2 * math.pi).cos_() * math.sqrt((df - 2) / df)
+    z = normal(seeds_R, Purpose.NODE, count, **address)
+    if distribution.name == "double_gaussian":
+        return z.mul_(distribution.width) + torch.where(second() <= distribution.weight, 1.0, -1.0)
+    return z
 
 
 def keep_mask(

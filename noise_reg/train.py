@@ -58,7 +58,8 @@ class Stack:
         strengths = [s.strengths for s in self.specs]
         self.seeds_R = torch.tensor([s.seed for s in self.specs], device=device)
         layers = [int(layer) for layer in self.model.nodes]
-        self.places = TrainingPlaces(strengths, self.seeds_R, spec.reading, layers, spec.optimizer.batch_size)
+        batch = spec.optimizer.batch_size
+        self.places = TrainingPlaces(strengths, self.seeds_R, spec.reading, layers, batch, spec.distribution)
         decay_R = torch.tensor([s.weight_decay for s in strengths], dtype=torch.float64, device=device)
         self.model.set_precision(spec.precision)
         self.optimizer = SGD(self.model, spec.optimizer, decay_R, spec.reading, folded=self.folded)

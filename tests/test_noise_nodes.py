@@ -20,7 +20,7 @@ from noise_reg.nn import CLEAN, StackedModel, depth
 from noise_reg.nn.noise_node import DenseNode, NoiseNode, PixelNode
 from noise_reg.regularizers import TrainingPlaces, node_layers
 from noise_reg.spec import RunSpec
-from noise_reg.streams import Purpose, normal, permutation
+from noise_reg.streams import Purpose, drawn, normal, permutation
 from tests.plain import BATCH, CLASSES, IMAGE, TRAIN_IMAGES, made_data, made_spec
 
 FULL = {"nin_input": 2.0, "nin_hidden": 0.5}
@@ -50,7 +50,7 @@ def started(specs: Sequence[RunSpec], epoch: int, step: int) -> tuple[TrainingPl
     spec, seeds_R = specs[0], torch.tensor([s.seed for s in specs])
     strengths = [s.strengths for s in specs]
     layers = node_layers(spec.arch, spec.reading, strengths, depth(spec.arch))
-    places = TrainingPlaces(strengths, seeds_R, spec.reading, layers, BATCH)
+    places = TrainingPlaces(strengths, seeds_R, spec.reading, layers, BATCH, spec.distribution)
     order_RN = permutation(seeds_R, TRAIN_IMAGES, epoch=epoch)[:, : TRAIN_IMAGES // BATCH * BATCH]
     places.start_epoch(epoch, order_RN, TRAIN_IMAGES, torch.float64)
     places.start_step(step)
@@ -199,3 +199,22 @@ def test_in_evaluation_every_node_is_off(arch: str) -> None:
         assert torch.equal(found, expected)
     places, _ = started([spec], epoch=0, step=0)
     assert not torch.equal(model(x[:, :BATCH], places), without(x[:, :BATCH], CLEAN))
+
+
+@pytest.mark.parametrize("redraw", ["epoch", "once"])
+def test_a_node_s_noise_has_the_distribution_that_the_run_names(redraw: str) -> None:
+    reading = {"noise_redraw": redraw}
+    base = made_spec("fc", seed=4, strengths={"nin_input": 3.0}, reading=reading)
+    distribution = {"name": "uniform", "width": 0.0, "weight": 0.5, "df": 0.0}
+    spec = base.replace(distribution=distribution)
+    assert spec.key != base.key and spec.stack_key() != base.stack_key()
+    places, order_RN = started([spec], epoch=1, step=2)
+    found = places.node(0)
+    assert found is not None
+    if redraw == "epoch":
+        whole = drawn(spec.distribution, torch.tensor([4]), order_RN.shape[1], lane=0, step=0, epoch=1)
+    else:
+        fixed = drawn(spec.distribution, torch.tensor([4]), TRAIN_IMAGES, lane=0, step=1, epoch=0)
+        whole = fixed.gather(1, order_RN)
+    torch.testing.assert_close(found, 3.0 * whole[:, 2 * BATCH : 3 * BATCH].double())
+    assert found.abs().max() <= 3.0

@@ -39,6 +39,7 @@ def test_the_key_changes_with_every_field_that_changes_numbers(spec: RunSpec) ->
         {"optimizer": {**vars(spec.optimizer), "learning_rate": 0.1}},
         {"arch": {**vars(spec.arch), "widths": [8]}},
         {"dataset": {**vars(spec.dataset), "split_seed": 1}},
+        {"distribution": {**vars(spec.distribution), "name": "uniform"}},
     ]
     keys = {parse(RunSpec, tree_of(spec, **change)).key for change in variants}
     assert len(keys | {spec.key}) == len(variants) + 1
@@ -92,3 +93,26 @@ def test_impossible_dropout_is_refused(spec: RunSpec, value: Any) -> None:
 def test_an_empty_grid_is_refused() -> None:
     with pytest.raises(SpecError, match=r"corruption\.grid = .*at least 1"):
         job("corruption.grid=[]")
+
+
+def test_runs_stored_before_a_field_joined_keep_their_key_and_can_be_read(spec: RunSpec) -> None:
+    old = {name: value for name, value in dataclasses.asdict(spec).items() if name != "distribution"}
+    assert parse(RunSpec, old) == spec
+    assert job("regularizer=none", "precision=bf16", "seed=3", "wandb=disabled").spec.key == "e51658256eba6d68"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("distribution=student_t distribution.df=2", "distribution.df = 2.0: must be above 2 for distribution.name = student_t"),
+        ("distribution.width=0.5", "distribution.width = 0.5: must be 0 for distribution.name = gaussian"),
+        ("distribution=double_gaussian distribution.weight=1.5", "distribution.weight = 1.5: must be a number in [0, 1]"),
+        ("distribution=double_gaussian distribution.width=-1", "distribution.width = -1.0: must be a finite number of at least 0"),
+        ("distribution=uniform distribution.df=3", "distribution.df = 3.0: must be 0 for distribution.name = uniform"),
+        ("distribution.name=cauchy", "must be one of gaussian, uniform"),
+    ],
+)  # fmt: skip
+def test_a_distribution_with_an_impossible_parameter_is_named(override: str, message: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        job("regularizer=in_ninr_decay", *override.split())
+    assert message in str(raised.value)

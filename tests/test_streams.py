@@ -6,6 +6,7 @@ Axes: R replicas, N numbers.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,8 @@ from scipy import stats
 from torch import Tensor
 
 from noise_reg import streams
-from noise_reg.spec import MAX_SEED
-from noise_reg.streams import Purpose, keep_mask, normal, permutation, philox, uniform
+from noise_reg.spec import MAX_SEED, DistributionSpec
+from noise_reg.streams import Purpose, drawn, keep_mask, normal, permutation, philox, uniform
 
 ONES = 0xFFFFFFFF
 KNOWN = {  # counter, key, words: Random123's kat_vectors, philox4x32 with 10 rounds
@@ -139,6 +140,50 @@ def test_a_mask_decides_by_sixteen_bits_and_drops_at_the_given_rate() -> None:
     np.testing.assert_array_equal(small[0].numpy(), (bits >= round(0.2 * 65536))[:37])
     halves = keep[2].view(2, -1).double().numpy()  # decided by the low and by the high bits of the same words
     np.testing.assert_allclose(np.corrcoef(halves), np.eye(2), atol=0.02)
+
+
+def noise(name: str, **fields: float) -> DistributionSpec:
+    return DistributionSpec(name, **{"width": 0.0, "weight": 0.5, "df": 0.0, **fields})
+
+
+DOUBLE = {"width": 0.1, "weight": 0.75}
+DISTRIBUTION_LAWS: dict[str, tuple[DistributionSpec, Any]] = {  # beside scipy's own
+    "gaussian": (noise("gaussian"), stats.norm()),
+    "uniform": (noise("uniform"), stats.uniform(-1, 2)),
+    "uniform_matched": (noise("uniform_matched"), stats.uniform(-math.sqrt(3), 2 * math.sqrt(3))),
+    "double_gaussian": (noise("double_gaussian", width=0.1), stats.Mixture([stats.Normal(mu=m, sigma=0.1) for m in (-1, 1)])),
+    "asymmetric": (
+        noise("double_gaussian", **DOUBLE),
+        stats.Mixture([stats.Normal(mu=m, sigma=0.1) for m in (-1, 1)], weights=[0.25, 0.75]),
+    ),
+    "laplace": (noise("laplace"), stats.laplace(scale=math.sqrt(0.5))),
+    "student_t": (noise("student_t", df=5.0), stats.t(5, scale=math.sqrt(3 / 5))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISTRIBUTION_LAWS)
+def test_a_distribution_follows_its_law_with_its_mean_and_variance(name: str) -> None:
+    distribution, law = DISTRIBUTION_LAWS[name]
+    for row in drawn(distribution, torch.tensor([1, 2]), 100_000, **ADDRESS).double().numpy():
+        assert stats.kstest(row, law.cdf).pvalue > 0.001
+        mean, variance = (law.mean(), law.var()) if hasattr(law, "var") else (law.mean(), law.variance())
+        assert row.mean() == pytest.approx(mean, abs=0.015)
+        assert row.var() == pytest.approx(variance, rel=0.05)
+        assert np.isfinite(row).all()
+        assert abs(np.corrcoef(row[1:], row[:-1])[0, 1]) < 0.015
+
+
+@pytest.mark.parametrize("name", DISTRIBUTION_LAWS)
+def test_a_distribution_gives_a_replica_the_same_numbers_in_any_company(name: str) -> None:
+    distribution, _ = DISTRIBUTION_LAWS[name]
+    together = drawn(distribution, torch.tensor([5, 9, 2]), 301, **ADDRESS)
+    assert torch.equal(together[1], drawn(distribution, torch.tensor([9]), 301, **ADDRESS)[0])
+
+
+def test_a_double_gaussian_stands_on_its_upper_peak_by_its_weight() -> None:
+    for weight in (0.0, 0.3, 1.0):
+        row = drawn(noise("double_gaussian", width=0.05, weight=weight), torch.tensor([1]), 50_000, **ADDRESS)[0]
+        assert (row > 0).double().mean().item() == pytest.approx(weight, abs=0.01)
 
 
 @given(seed=SEEDS, count=st.integers(1, 200), epoch=st.integers(0, 500))

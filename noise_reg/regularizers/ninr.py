@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from noise_reg.spec import ArchSpec, ReadingSpec, Strengths
-from noise_reg.streams import Purpose, normal
+from noise_reg.spec import ArchSpec, DistributionSpec, ReadingSpec, Strengths
+from noise_reg.streams import drawn
 
 
 def node_layers(arch: ArchSpec, reading: ReadingSpec, strengths: Sequence[Strengths], depth: int) -> list[int]:
@@ -20,12 +20,18 @@ def node_layers(arch: ArchSpec, reading: ReadingSpec, strengths: Sequence[Streng
 
 
 def epoch_noise(
-    seeds_R: Tensor, layer: int, order_RN: Tensor, samples: int, epoch: int, reading: ReadingSpec
+    distribution: DistributionSpec,
+    seeds_R: Tensor,
+    layer: int,
+    order_RN: Tensor,
+    samples: int,
+    epoch: int,
+    reading: ReadingSpec,
 ) -> Tensor:
-    """Standard normal epsilon (R, N) for the samples of an epoch in their order: drawn per sample, 'afresh each epoch' or
+    """epsilon / sigma_epsilon (R, N) of `distribution` for the samples of an epoch in their order: drawn per sample, 'afresh each epoch' or
     'once' for all epochs (reading 11), one for each layer or one shared by all layers (reading 10)."""
     lane = 0 if reading.full_noise == "shared" else layer
     if reading.noise_redraw == "epoch":
-        return normal(seeds_R, Purpose.NODE, order_RN.shape[1], lane=lane, step=0, epoch=epoch)
-    fixed = normal(seeds_R, Purpose.NODE, samples, lane=lane, step=1, epoch=0)
+        return drawn(distribution, seeds_R, order_RN.shape[1], lane=lane, step=0, epoch=epoch)
+    fixed = drawn(distribution, seeds_R, samples, lane=lane, step=1, epoch=0)
     return torch.gather(fixed, 1, order_RN)

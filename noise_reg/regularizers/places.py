@@ -17,7 +17,7 @@ from noise_reg.nn.places import Places
 from noise_reg.regularizers.cdt import corrupt
 from noise_reg.regularizers.dropout import Dropped
 from noise_reg.regularizers.ninr import epoch_noise
-from noise_reg.spec import ReadingSpec, Strengths
+from noise_reg.spec import DistributionSpec, ReadingSpec, Strengths
 from noise_reg.streams import Purpose, keep_mask, normal
 
 INPUT, CDT_INPUT = -1, -2  # the layer numbers under which dropout of the input and corrupted-data training draw
@@ -55,11 +55,13 @@ class TrainingPlaces(Places):
         reading: ReadingSpec,
         node_layers: Sequence[int],
         batch: int,
+        distribution: DistributionSpec,
     ) -> None:
         def vector(name: str) -> Tensor:
             return torch.tensor([getattr(s, name) for s in strengths], dtype=torch.float64, device=seeds_R.device)
 
         self.seeds_R, self.reading, self.node_layers, self.batch = seeds_R, reading, node_layers, batch
+        self.distribution = distribution
         self.cdt, self.dropout = Active(vector("cdt"), seeds_R), Active(vector("dropout"), seeds_R)
         self.sigma_R = {layer: vector("nin_hidden" if layer else "nin_input") for layer in node_layers}
 
@@ -70,9 +72,10 @@ class TrainingPlaces(Places):
             int, tuple[int, Tensor]
         ] = {}  # by layer: the first step of what was drawn, (steps, A, numbers)
         self.epsilon_RN = {
-            layer: (sigma_R[:, None] * epoch_noise(self.seeds_R, layer, order_RN, samples, epoch, self.reading)).to(
-                dtype
-            )
+            layer: (
+                sigma_R[:, None]
+                * epoch_noise(self.distribution, self.seeds_R, layer, order_RN, samples, epoch, self.reading)
+            ).to(dtype)
             for layer, sigma_R in self.sigma_R.items()
         }
 
