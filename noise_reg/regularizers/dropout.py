@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -21,25 +20,21 @@ class Dropped:
 
     def apply(self, h: Tensor) -> Tensor:
         """h (R, ...) with units dropped; differentiable."""
-        if isinstance(self.rows, slice) and len(self.keep) == len(h):
-            return h * (self.keep * self.scale)
-        index = rows_index(self.rows, h)
-        return h.index_copy(0, index, h[index] * (self.keep * self.scale))
+        out = h.clone()
+        self.apply_(out)
+        return out
 
     def apply_(self, h: Tensor) -> None:
         """The same in place."""
-        if isinstance(self.rows, slice):
-            h[self.rows].mul_(self.keep).mul_(self.scale)
-        else:
-            h[self.rows] = h[self.rows] * (self.keep * self.scale)
+        self.multiply_(h, self.keep)
+        self.multiply_(h, self.scale)
 
     def scale_(self, grad: Tensor) -> None:
         """In place: the gradient that reaches kept units; a dropped unit's gradient must be 0 already."""
+        self.multiply_(grad, self.scale)
+
+    def multiply_(self, h: Tensor, factor: Tensor) -> None:
         if isinstance(self.rows, slice):
-            grad[self.rows].mul_(self.scale)
+            h[self.rows].mul_(factor)  # a view
         else:
-            grad[self.rows] *= self.scale
-
-
-def rows_index(rows: slice | Tensor, x: Tensor) -> Tensor:
-    return torch.arange(rows.start, rows.stop, device=x.device) if isinstance(rows, slice) else rows
+            h[self.rows] *= factor

@@ -28,8 +28,8 @@ def epoch_noise(
     epoch: int,
     reading: ReadingSpec,
 ) -> Tensor:
-    """epsilon / sigma_epsilon (R, N) of `distribution` for the samples of an epoch in their order: drawn per sample, 'afresh each epoch' or
-    'once' for all epochs (reading 11), one for each layer or one shared by all layers (reading 10)."""
+    """epsilon / sigma_epsilon (R, N) of `distribution` for the samples of an epoch in their order: drawn per sample, 'afresh
+    each epoch' or 'once' for all epochs (reading 11), one for each layer or one shared by all layers (reading 10)."""
     lane = 0 if reading.full_noise == "shared" else layer
     if reading.noise_redraw == "epoch":
         return drawn(distribution, seeds_R, order_RN.shape[1], lane=lane, step=0, epoch=epoch)

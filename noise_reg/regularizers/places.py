@@ -21,11 +21,8 @@ from noise_reg.spec import DistributionSpec, ReadingSpec, Strengths
 from noise_reg.streams import Purpose, keep_mask, normal
 
 INPUT, CDT_INPUT = -1, -2  # the layer numbers under which dropout of the input and corrupted-data training draw
-
-
-AHEAD = (
-    1 << 17
-)  # numbers that are drawn at once, if they are those of several steps: small draws cost mostly their calls
+# Numbers that are drawn in one call if they are those of several steps: small draws cost mostly their calls.
+AHEAD = 1 << 17
 Draw = Callable[[Tensor, Tensor, int], Tensor]  # of seeds (N,), steps (N,) and a count: (N, count)
 
 
@@ -68,9 +65,8 @@ class TrainingPlaces(Places):
     def start_epoch(self, epoch: int, order_RN: Tensor, samples: int, dtype: torch.dtype) -> None:
         """order_RN: the samples of this epoch in their order, of `samples` there are."""
         self.epoch, self.dtype, self.steps = epoch, dtype, order_RN.shape[1] // self.batch
-        self.drawn: dict[
-            int, tuple[int, Tensor]
-        ] = {}  # by layer: the first step of what was drawn, (steps, A, numbers)
+        # by layer: the first step of what was drawn, and (steps, A, numbers)
+        self.drawn: dict[int, tuple[int, Tensor]] = {}
         self.epsilon_RN = {
             layer: (
                 sigma_R[:, None]
