@@ -1,6 +1,7 @@
 """Artefacts: figures and tables as pure functions of committed rows. Nothing in here imports torch.
 
-`REGISTRY[name].build(rows, context, out)` makes an artefact's whole folder and returns its verdicts; `redraw(folder)`
+`REGISTRY[name].build(rows, context, out)` makes the whole folder of an artefact of trained runs (STUDIES holds those computed
+from settings, EVERY both) and returns its verdicts; `redraw(folder)`
 makes it again from what is committed there. `context` is the provenance: it must hold `preset`, `dataset` and
 `below_paper_scale` ('' at the paper's scale, else what is less), may hold `spread` ('runs', the default, or 'mean'),
 and whatever else a reader should know (seeds, reading, commit, versions, machine, date, seconds) in values that JSON
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from noise_reg.artefacts import fig2, table2
-from noise_reg.artefacts.folder import check_context, load_provenance, save_json, save_verdicts
+from noise_reg.artefacts.folder import Kept, check_context, load_provenance
 from noise_reg.artefacts.rows import Rows, read_rows, write_rows
 from noise_reg.artefacts.studies import STUDIES
 from noise_reg.artefacts.verdicts import Verdict
@@ -25,23 +26,23 @@ Draw = Callable[[Rows, Mapping[str, Any], Path], list[Verdict]]
 
 
 @dataclass(frozen=True)
-class Artefact:
-    """`parts` each draw their own files (<part>.png, .svg, .md, .csv) from the same rows."""
+class Artefact(Kept[Rows]):
+    """Drawn from the rows of trained runs. `parts` each draw their own files (<part>.png, .svg, .md, .csv)."""
 
     name: str
     title: str
     source: str
     parts: tuple[Draw, ...]
 
-    def build(self, rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
-        """Rows, figures, tables, verdicts.json and, last, provenance.json under `out`."""
-        check_context(context, rows)
-        write_rows(rows, out)
-        kept = read_rows(out)  # drawn from what was written, so that redrawing cannot differ
-        verdicts = [verdict for draw in self.parts for verdict in draw(kept, context, out)]
-        save_verdicts(out, verdicts)
-        save_json(out, "provenance.json", {**context, "artefact": self.name})
-        return verdicts
+    def write(self, data: Rows, context: Mapping[str, Any], folder: Path) -> None:
+        check_context(context, data)
+        write_rows(data, folder)
+
+    def read(self, folder: Path) -> Rows:
+        return read_rows(folder)
+
+    def draw_all(self, data: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
+        return [verdict for draw in self.parts for verdict in draw(data, context, out)]
 
 
 REGISTRY = {
@@ -55,6 +56,8 @@ REGISTRY = {
     )
 }
 
+EVERY: dict[str, Kept[Any]] = {**REGISTRY, **STUDIES}
+
 
 def artefact(name: str) -> Artefact:
     if name not in REGISTRY:
@@ -65,8 +68,7 @@ def artefact(name: str) -> Artefact:
 def redraw(folder: Path) -> list[Verdict]:
     """Figures, tables and verdicts of `folder` again, from its rows (or a study's tables) and provenance alone."""
     context = load_provenance(folder)
-    if (study := STUDIES.get(str(context.get("artefact")))) is not None:
-        return study.build(study.read(folder), context, folder)
     if "artefact" not in context:
-        raise UserError(f"{folder / 'provenance.json'}: 'artefact' must be given; known are {', '.join(REGISTRY)}")
-    return artefact(context["artefact"]).build(read_rows(folder), context, folder)
+        raise UserError(f"{folder / 'provenance.json'}: 'artefact' must be given; known are {', '.join(EVERY)}")
+    name = context["artefact"]
+    return (EVERY[name] if name in EVERY else artefact(name)).redraw(context, folder)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +19,7 @@ from noise_reg.errors import UserError
 
 DPI = 160
 NEEDED = ("preset", "dataset", "below_paper_scale")
+Data = TypeVar("Data")
 
 
 def check_context(context: Mapping[str, Any], rows: Rows) -> None:
@@ -28,6 +30,37 @@ def check_context(context: Mapping[str, Any], rows: Rows) -> None:
     strangers = sorted(set(rows.runs["dataset"]) - {context["dataset"]})
     if strangers:
         raise UserError(f"context: dataset = {context['dataset']!r}, but the rows hold runs on {', '.join(strangers)}")
+
+
+class Kept(ABC, Generic[Data]):
+    """An artefact as a folder that keeps what it was drawn from. Subclasses say what that is, `Data`, and how it is drawn."""
+
+    name: str
+    title: str
+    source: str
+
+    @abstractmethod
+    def write(self, data: Data, context: Mapping[str, Any], folder: Path) -> None:
+        """Checks `data` against `context`, then writes it under `folder`."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> Data:
+        """What `write` wrote."""
+
+    @abstractmethod
+    def draw_all(self, data: Data, context: Mapping[str, Any], out: Path) -> list[Verdict]:
+        """Figures and tables under `out`, and the verdicts."""
+
+    def build(self, data: Data, context: Mapping[str, Any], out: Path) -> list[Verdict]:
+        """Data, figures, tables, verdicts.json and, last, provenance.json under `out`."""
+        self.write(data, context, out)
+        verdicts = self.draw_all(self.read(out), context, out)  # of what was written, so that redrawing cannot differ
+        save_json(out, "verdicts.json", [to_json(verdict) for verdict in verdicts])
+        save_json(out, "provenance.json", {**context, "artefact": self.name})
+        return verdicts
+
+    def redraw(self, context: Mapping[str, Any], folder: Path) -> list[Verdict]:
+        return self.build(self.read(folder), context, folder)
 
 
 def save_text(folder: Path, name: str, text: str) -> None:
@@ -55,10 +88,6 @@ def load_json(path: Path) -> Any:
         raise UserError(f"{path}: not found") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-
-
-def save_verdicts(folder: Path, verdicts: Sequence[Verdict]) -> None:
-    save_json(folder, "verdicts.json", [to_json(verdict) for verdict in verdicts])
 
 
 def load_verdicts(folder: Path) -> list[Verdict]:

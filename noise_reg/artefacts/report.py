@@ -18,12 +18,11 @@ from xml.etree import ElementTree
 import jinja2
 from markupsafe import Markup
 
-from noise_reg.artefacts import REGISTRY, markdown
+from noise_reg.artefacts import EVERY, markdown
 from noise_reg.artefacts.folder import load_provenance, load_verdicts
 from noise_reg.artefacts.methods import arch_name, rank
 from noise_reg.artefacts.rows import read_rows, write_atomically
 from noise_reg.artefacts.statistics import VERDICTS, combine
-from noise_reg.artefacts.studies import STUDIES
 from noise_reg.artefacts.verdicts import Verdict, interval_text, size_text
 from noise_reg.errors import UserError
 
@@ -75,7 +74,7 @@ def build_report(results: Path, out: Path) -> list[str]:
 
 
 def folder_order(folder: Path) -> tuple[int, str]:
-    return rank(folder.name, [*REGISTRY, *STUDIES])
+    return rank(folder.name, EVERY)
 
 
 def read_section(folder: Path) -> Section:
@@ -93,8 +92,8 @@ def read_section(folder: Path) -> Section:
     no_verdicts: list[Verdict] = []
     verdicts = attempt(load_verdicts, no_verdicts)
     name = str(provenance.get("artefact", folder.name))
-    known = REGISTRY.get(name) or STUDIES.get(name)
-    attempt(STUDIES[name].read if name in STUDIES else read_rows, None)
+    known = EVERY.get(name)
+    attempt(known.read if known else read_rows, None)
     parts = [read_part(path, problems) for path in sorted(folder.glob("*.md"))]
     if not parts:
         problems.append(f"{folder}: no table (*.md)")

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from noise_reg.artefacts import toy
-from noise_reg.artefacts.folder import save_json, save_text, save_verdicts
+from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
 
@@ -21,8 +21,9 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
-class Study:
-    """`check` refuses impossible settings; `measure` makes the tables, by the names in `tables`; `draw` draws them."""
+class Study(Kept[Tables]):
+    """`check` refuses impossible settings; `measure` makes the tables, by the names in `tables`; `draw` draws them by a
+    `context` that holds `settings`."""
 
     name: str
     title: str
@@ -32,16 +33,14 @@ class Study:
     measure: Callable[[Mapping[str, Any]], dict[str, pd.DataFrame]]
     draw: Callable[[Tables, Mapping[str, Any], Path], list[Verdict]]
 
-    def build(self, tables: Tables, context: Mapping[str, Any], out: Path) -> list[Verdict]:
-        """Tables, figure, verdicts.json and, last, provenance.json under `out`; `context` must hold `settings`."""
+    def write(self, data: Tables, context: Mapping[str, Any], folder: Path) -> None:
         for name in self.tables:
-            save_text(out, f"{name}.csv", tables[name].to_csv(index=False, float_format="%.8g"))
-        verdicts = self.draw(self.read(out), context, out)  # from what was written, so that redrawing cannot differ
-        save_verdicts(out, verdicts)
-        save_json(out, "provenance.json", {**context, "artefact": self.name})
-        return verdicts
+            save_text(folder, f"{name}.csv", data[name].to_csv(index=False, float_format="%.8g"))
 
-    def read(self, folder: Path) -> dict[str, pd.DataFrame]:
+    def draw_all(self, data: Tables, context: Mapping[str, Any], out: Path) -> list[Verdict]:
+        return self.draw(data, context, out)
+
+    def read(self, folder: Path) -> Tables:
         """The tables under `folder`."""
         found = {}
         for name in self.tables:
