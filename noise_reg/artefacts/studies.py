@@ -16,6 +16,7 @@ from noise_reg.artefacts import toy
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
+from noise_reg.theory import toy_tables
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -57,6 +58,14 @@ class Study(Kept[Tables]):
 STUDIES = {
     study.name: study
     for study in (
-        Study("toy", "Appendix B: the linear toy model", toy.SOURCE, toy.TABLES, toy.check, toy.measure, toy.draw),
+        Study(
+            "toy",
+            "Appendix B: the linear toy model",
+            toy.SOURCE,
+            toy_tables.TABLES,
+            toy_tables.check,
+            toy_tables.measure,
+            toy.draw,
+        ),
     )
 }
