@@ -107,9 +107,16 @@ class StackedModel(nn.Module):
         x = x_RBD.unflatten(2, self.image).permute(0, 1, 3, 4, 2)  # (R, B, H, W, C)
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = self.with_noise(layer, x, places)
-            x = max_pool(norm(F.elu(convolution(x)), places.training))
+            x = self.pooled(cast(StackedBatchNorm, norm), convolution(x), places.training)
             x = places.activation(x, layer)
         return x.permute(0, 1, 4, 2, 3).flatten(2)  # (R, B, C H W), the order of the exported model
+
+    def pooled(self, norm: StackedBatchNorm, z: Tensor, training: bool) -> Tensor:
+        """The pooled norm of ELU(z); in training at once where dense layers are too, on a CPU, while the maximum commutes."""
+        folded = cast(StackedLinear, self.layers[0]).fold is not None
+        if training and folded and not z.is_cuda and bool((norm.weight > 0).all()):
+            return norm.pooled(z)
+        return max_pool(norm(F.elu(z), training))
 
     def with_noise(self, layer: int, z: Tensor, places: Places) -> Tensor:
         epsilon = places.node(layer)

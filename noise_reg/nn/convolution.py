@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from noise_reg.nn.block import EluNormPool
 from noise_reg.nn.linear import product
 from noise_reg.streams import Purpose, normal
 
@@ -118,3 +119,12 @@ class StackedBatchNorm(nn.Module):
         flat = side_by_side.reshape(len(side_by_side), -1)  # a copy, but for R = 1
         normal = F.batch_norm(flat, mean, variance, scale, shift, training, self.momentum, self.eps)
         return normal.view(side_by_side.shape).transpose(0, 1).reshape(x.shape)
+
+    def pooled(self, z: Tensor) -> Tensor:
+        """In training, ELU, this batch norm and max-pooling of z (R, B, H, W, C) at once, see EluNormPool; z is used up."""
+        out, mean_RC, variance_RC = EluNormPool.apply(z, self.weight, self.bias, self.eps)
+        count = z[0, ..., 0].numel()
+        self.running_mean.lerp_(mean_RC, self.momentum)
+        self.running_var.lerp_(variance_RC * (count / (count - 1)), self.momentum)
+        pooled: Tensor = out
+        return pooled
