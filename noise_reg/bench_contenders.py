@@ -6,10 +6,17 @@ A new contender is a class with `ready`, `run`, `weights` and `runs`, and a row 
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,11 +41,12 @@ from noise_reg.data import DataError, Dataset, load, resolve_data_dir, split
 from noise_reg.data.dataset import IMAGE_SHAPES, build
 from noise_reg.errors import UserError
 from noise_reg.nn import DTYPES
-from noise_reg.plan import cut, stack_size
+from noise_reg.plan import cut, shares, stack_size
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData, prepare
 from noise_reg.spec import RunSpec
 from noise_reg.train import new_stack, run_epoch
+from noise_reg.workers import possible_workers, start_fork
 
 CPU = torch.device("cpu")
 SYNTHETIC_IMAGES = {"fmnist": (60_000, 10_000), "mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}
@@ -46,12 +54,14 @@ SYNTHETIC_IMAGES = {"fmnist": (60_000, 10_000), "mnist": (60_000, 10_000), "cifa
 
 @dataclass(frozen=True)
 class Recipe:
-    """A job of the benchmark: its runs, those of them that loops over single runs train, and the steps of one repeat."""
+    """A job of the benchmark: its runs, those of them that loops over single runs train, and the epochs of one repeat with the
+    steps of each."""
 
     name: str
     specs: tuple[RunSpec, ...]
     single: tuple[int, ...]
     steps: int
+    epochs: int
     data_dir: str | None
     stack_size: Any
 
@@ -118,15 +128,19 @@ def load_or_make(name: str, data_dir: str | None) -> Dataset:
 
 
 class Timed(Protocol):
-    """Something that does the steps of one job. `runs` says for how many of the job's runs."""
+    """Something that does the steps of one job. `runs` says for how many of the job's runs, `elsewhere_mib` the memory of
+    other processes that took part."""
 
     runs: int
+
+    @property
+    def elsewhere_mib(self) -> float: ...
 
     def ready(self, epoch: int) -> None:
         """What comes before an epoch and is not timed."""
 
-    def run(self) -> None:
-        """One epoch of all its runs: what is timed."""
+    def run(self) -> float:
+        """One epoch of all its runs: what is timed. Returns the CPU seconds of other processes that took part."""
 
 
 class Runner(Timed, Protocol):
@@ -138,6 +152,8 @@ class Runner(Timed, Protocol):
 
 class PlainLoop:
     """Single runs one after another; `batches_of` makes an epoch's mini-batches from its order."""
+
+    elsewhere_mib = 0.0
 
     def __init__(self, work: Workload, precision: str, gate: bool) -> None:
         self.work, self.data = work, work.data(precision)
@@ -156,10 +172,11 @@ class PlainLoop:
     def ready(self, epoch: int) -> None:
         self.orders = [epoch_order(spec, self.work.samples, epoch) for spec in self.work.singles]
 
-    def run(self) -> None:
+    def run(self) -> float:
         loss = self.work.specs[0].reading.loss
         for network, optimizer, order in zip(self.networks, self.optimizers, self.orders, strict=True):
             train_plain(network, optimizer, loss, self.batches_of(order))
+        return 0.0
 
     def batches_of(self, order: Tensor) -> Batches:
         return in_memory(self.x_NCHW, self.data.y, order, self.work.specs[0].optimizer.batch_size)
@@ -198,30 +215,102 @@ class LoaderLoop(PlainLoop):
         return DataLoader(self.images, batch, sampler=order.tolist(), num_workers=0, drop_last=True)
 
 
-class Stacked:
-    """Ours: the job's runs as the stacks that the pipeline would train them in."""
+class Part:
+    """The share of a job's runs that one worker trains, as the stacks that the pipeline would cut it into."""
 
-    def __init__(self, work: Workload, precision: str, gate: bool) -> None:
-        self.work, self.precision, self.data = work, precision, work.data(precision)
-        spec, data = work.specs[0], self.data
-        size = stack_size(spec, data.image, data.classes, "cpu", work.recipe.stack_size)
-        chunks = cut([spec.replace(precision=precision) for spec in work.specs], size)
-        self.stacks = [new_stack(chunk, data) for chunk in chunks]
-        self.runs = len(work.specs)
+    def __init__(self, specs: Sequence[RunSpec], data: TrainingData, wanted_size: Any) -> None:
+        size = stack_size(specs[0], data.image, data.classes, "cpu", wanted_size)
+        self.stacks, self.data, self.precision = (
+            [new_stack(c, data) for c in cut(specs, size)],
+            data,
+            specs[0].precision,
+        )
 
-    def ready(self, epoch: int) -> None:
-        for stack in self.stacks:
-            stack.epoch = epoch
-
-    def run(self) -> None:
+    def run(self, epoch: int) -> None:
         with arithmetic(self.precision, CPU):
             for stack in self.stacks:
+                stack.epoch = epoch
                 run_epoch(stack, self.data)
 
+    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+        return {spec.key: stack.weights(r) for stack in self.stacks for r, spec in enumerate(stack.specs)}
+
+
+def serve(part: Part, end: Connection) -> None:
+    """A worker of the benchmark: does an epoch and tells its CPU seconds, or tells its own memory, or its weights."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with its parent
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while True:
+        try:
+            asked = end.recv()
+        except EOFError:
+            return
+        if asked == "weights":
+            end.send(part.weights())
+        elif asked == "memory":
+            end.send(own_mib())
+        else:
+            started = time.process_time()
+            part.run(asked)
+            end.send(time.process_time() - started)
+
+
+class Stacked:
+    """Ours: the job's runs as the stacks that the pipeline would train them in, by as many workers."""
+
+    def __init__(self, work: Workload, precision: str, gate: bool) -> None:
+        self.work, self.precision, self.epoch = work, precision, 0
+        self.runs = len(work.specs)
+        specs, data = [spec.replace(precision=precision) for spec in work.specs], work.data(precision)
+        count = min(possible_workers(CPU), len(specs))
+        parts = [Part(share, data, work.recipe.stack_size) for share in shares(specs, count)]
+        self.alone = parts[0] if count == 1 else None
+        self.ends: list[Connection] = []
+        for part in parts if count > 1 else []:
+            ours, theirs = multiprocessing.Pipe()
+            start_fork(serve, part, theirs)
+            self.ends.append(ours)
+
+    def ready(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def run(self) -> float:
+        if self.alone is not None:
+            self.alone.run(self.epoch)
+            return 0.0
+        return float(sum(self.ask(self.epoch)))
+
+    def ask(self, what: int | str) -> list[Any]:
+        """What each worker answers."""
+        for end in self.ends:
+            end.send(what)
+        return [end.recv() for end in self.ends]
+
+    @property
+    def elsewhere_mib(self) -> float:
+        return float(sum(self.ask("memory")))
+
     def weights(self) -> list[dict[str, np.ndarray]]:
-        place = {spec.key: (stack, r) for stack in self.stacks for r, spec in enumerate(stack.specs)}
-        found = [place[spec.replace(precision=self.precision).key] for spec in self.work.singles]
-        return [stack.weights(r) for stack, r in found]
+        found = self.ask("weights") if self.alone is None else [self.alone.weights()]
+        by_key = {key: weights for part in found for key, weights in part.items()}
+        return [by_key[spec.replace(precision=self.precision).key] for spec in self.work.singles]
+
+
+def peak_mib() -> float:
+    """The most memory that this process ever held, MiB."""
+    try:  # ru_maxrss would count what the parent process had before this one was started from it
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    except OSError:
+        unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def own_mib() -> float:
+    """The memory that this process shares with no other, MiB."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ class Products:
     """Every product of a step in the order of a step: forward, then from the last layer to the first the gradients of weights
     and inputs (but the first layer's input). For stacks as large as ours, factors and results in the precision."""
 
+    elsewhere_mib = 0.0
+
     def __init__(self, work: Workload, precision: str) -> None:
         data, spec = work.data("fp32"), work.specs[0]
         size = stack_size(spec, data.image, data.classes, "cpu", work.recipe.stack_size)
@@ -42,10 +44,11 @@ class Products:
         pass
 
     @torch.no_grad()
-    def run(self) -> None:
+    def run(self) -> float:
         for _ in range(self.work.steps):
             for product in self.products:
                 product()
+        return 0.0
 
 
 def layer_shapes(work: Workload) -> list[tuple[nn.Module, torch.Size]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +18,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from noise_reg.bench_contenders import BASE, CONTENDERS, Recipe, Timed, Workload
+from noise_reg.bench_contenders import BASE, CONTENDERS, Recipe, Timed, Workload, peak_mib
 from noise_reg.bench_floor import Products
 from noise_reg.bench_report import Job, floor_name, machine, save, show, summary
 from noise_reg.config import read_job
@@ -115,7 +113,9 @@ def check_whole(field: str, value: Any) -> None:
 def read_recipe(name: str, plain: Mapping[str, Any]) -> Recipe:
     """Methods x seeds; a loop over single runs trains each method's first seed."""
     job, steps = plain["job"][name], plain["steps"].get(name)
+    epochs = plain["epochs"].get(name, 1)
     check_whole(f"steps.{name}", steps)
+    check_whole(f"epochs.{name}", epochs)
     check_whole(f"job.{name}.seeds", job["seeds"])
     specs: list[RunSpec] = []
     single: list[int] = []
@@ -123,7 +123,7 @@ def read_recipe(name: str, plain: Mapping[str, Any]) -> Recipe:
         spec = read_job(hydra.compose("train", overrides=[*job["overrides"], *overrides])).spec
         single.append(len(specs))
         specs += [spec.replace(seed=seed) for seed in range(job["seeds"])]
-    return Recipe(name, tuple(specs), tuple(single), steps, plain["data_dir"], plain["stack_size"])
+    return Recipe(name, tuple(specs), tuple(single), steps, epochs, plain["data_dir"], plain["stack_size"])
 
 
 def gate(recipe: Recipe, settings: Settings) -> dict[str, float]:
@@ -174,16 +174,19 @@ def measure(work: Workload, settings: Settings) -> pd.DataFrame:
     for repeat in range(settings.repeats + 1):
         gc.collect()
         for name, runner in timed.items():
-            runner.ready(repeat)
-            cpu, started = time.process_time(), time.perf_counter()
-            runner.run()
-            seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+            seconds = cpu = 0.0
+            for epoch in range(work.recipe.epochs):
+                runner.ready(repeat * work.recipe.epochs + epoch)
+                cpu_before, started = time.process_time(), time.perf_counter()
+                elsewhere = runner.run()
+                seconds += time.perf_counter() - started
+                cpu += time.process_time() - cpu_before + elsewhere
             row = {
                 "job": work.recipe.name,
                 "contender": name,
                 "repeat": repeat,
                 "runs": runner.runs,
-                "steps": work.steps,
+                "steps": work.steps * work.recipe.epochs,
             }
             rows.append({**row, "seconds": seconds, "cpu_seconds": cpu})
     gc.enable()
@@ -203,12 +206,7 @@ def peak_of(recipe: Recipe, letter: str) -> float:
     runner = CONTENDERS[letter].build(Workload(recipe), CONTENDERS[letter].precision, False)
     runner.ready(0)
     runner.run()
-    try:  # ru_maxrss would count what the parent process had before this one was started from it
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    except OSError:
-        unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return peak_mib() + runner.elsewhere_mib
 
 
 def guard(table: pd.DataFrame, recorded: Mapping[str, Mapping[str, float]]) -> None:

@@ -27,7 +27,7 @@ RUN_KEYS = (
 )
 
 
-def stack_size_check(value: Any) -> str | None:
+def auto_or_whole(value: Any) -> str | None:
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     return None if value == "auto" or whole else "auto or a whole number of at least 1"
 
@@ -46,7 +46,8 @@ class Runtime:
     store: str = checked(lambda value: None if value else "the folder of the store")
     data_dir: str | None = checked(lambda value: None if value else "a folder, or null")
     download: bool = checked(one_of(True, False))
-    stack_size: Any = checked(stack_size_check)
+    stack_size: Any = checked(auto_or_whole)
+    workers: Any = checked(auto_or_whole)
     checkpoint_seconds: float = checked(number(0))
     wandb: str = checked(one_of("offline", "online", "disabled"))
     wandb_project: str = checked(lambda value: None if value else "a project's name")

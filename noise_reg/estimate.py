@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from noise_reg.config import Job
 from noise_reg.pipeline import Pipeline
@@ -55,26 +57,44 @@ def estimate(pipeline: Pipeline, jobs: Sequence[Job], results: Path) -> Estimate
     found = pipeline.store.take_complete(unique, pipeline.say)
     stacks = pipeline.stacks([job.spec for key, job in unique.items() if key not in found])
     before = epochs_before(results)
+    workers = pipeline.workers(len(stacks))
     probed: dict[tuple[str, ...], float] = {}
-    expected = at_most = 0.0
+    expected, at_most = [], []  # by stack
     for specs in stacks:
         kind = (specs[0].stack_key(), str(len(specs)), *sorted({strengths_key(spec) for spec in specs}))
         if kind not in probed:
-            probed[kind] = probe(pipeline, specs)
-        for spec in specs:
-            method = unique[spec.key].method if spec.key in unique else ""
-            usual = before.get((spec.dataset.name, spec.arch.name, method), float(spec.max_epochs))
-            expected += probed[kind] * min(usual, spec.max_epochs)
-            at_most += probed[kind] * spec.max_epochs
+            probed[kind] = probe(pipeline, specs, single_thread=workers > 1)
+        methods = [unique[spec.key].method if spec.key in unique else "" for spec in specs]
+        usual = [
+            before.get((spec.dataset.name, spec.arch.name, method), float(spec.max_epochs))
+            for spec, method in zip(specs, methods, strict=True)
+        ]
+        expected.append(sum(probed[kind] * min(n, spec.max_epochs) for n, spec in zip(usual, specs, strict=True)))
+        at_most.append(sum(probed[kind] * spec.max_epochs for spec in specs))
     evaluation = sum(
         evaluation_epochs(pipeline, unique[s.key]) * probed_epoch(probed, s)
         for g in stacks
         for s in g
         if s.key in unique
     )
+    if workers > 1:  # it is trained by all of them, and evaluated by this process
+        evaluation /= workers
     return Estimate(
-        len(unique), len(found), len(stacks), expected + evaluation, at_most + evaluation, str(pipeline.device)
+        len(unique),
+        len(found),
+        len(stacks),
+        side_by_side(expected, workers) + evaluation,
+        side_by_side(at_most, workers) + evaluation,
+        str(pipeline.device),
     )
+
+
+def side_by_side(seconds: Sequence[float], workers: int) -> float:
+    """How long `workers` take, each at the next task when it is done with one."""
+    free = [0.0] * workers
+    for task in seconds:
+        heapq.heapreplace(free, free[0] + task)
+    return max(free)
 
 
 def probed_epoch(probed: dict[tuple[str, ...], float], spec: RunSpec) -> float:
@@ -87,17 +107,20 @@ def evaluation_epochs(pipeline: Pipeline, job: Job) -> float:
     return EVALUATION_SHARE * len(grid.grid) * grid.draws * len(data.test_y) / len(data.x)
 
 
-def probe(pipeline: Pipeline, specs: Sequence[RunSpec]) -> float:
+def probe(pipeline: Pipeline, specs: Sequence[RunSpec], *, single_thread: bool) -> float:
     """Seconds of one epoch a replica, from a few steps of the real loop, the epoch's test pass added in proportion."""
     data = pipeline.data(specs[0])
     batch = specs[0].optimizer.batch_size
     few = dataclasses.replace(data, x=data.x[: PROBE_STEPS * batch], y=data.y[: PROBE_STEPS * batch])
     stack = new_stack(specs, few)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if single_thread else threads)
     with arithmetic(specs[0].precision, pipeline.device):
         run_epoch(stack, few)
         started = time.perf_counter()
         run_epoch(stack, few)
         seconds = time.perf_counter() - started
+    torch.set_num_threads(threads)
     steps = len(few.x) // batch
     epoch = seconds / steps * (len(data.x) // batch)
     return epoch * (1 + EVALUATION_SHARE * len(data.test_y) / len(data.x)) / len(specs)

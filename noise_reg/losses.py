@@ -37,7 +37,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"clamped": clamped, "ex
 
 def correct(logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
     """How many of each replica's samples are classified right, (R,) int64."""
-    return (logits_RBK.max(-1).indices == labels_RB).sum(1)
+    return (logits_RBK.mT.contiguous().max(1).indices == labels_RB).sum(1)  # see log_probabilities
 
 
 def mean_loss(loss: str, logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def mean_loss_and_gradient(loss: str, logits_RBK: Tensor, labels_RB: Tensor) -> 
     loss_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
     grad_RKB = log_p_RKB.exp_().scatter_add_(1, place_R1B, torch.full_like(loss_RB, -1)[:, None])  # softmax - one-hot
     if loss == "clamped":
-        within_RB = (loss_RB >= LEAST) & (loss_RB <= MOST)
-        grad_RKB.masked_fill_(~within_RB[:, None], 0)
-        loss_RB.clamp_(LEAST, MOST)
-    return loss_RB.mean(1), grad_RKB.div_(labels_RB.shape[1]).mT.contiguous()
+        exact_RB, loss_RB = loss_RB, loss_RB.clamp(LEAST, MOST)
+        grad_RKB.masked_fill_((loss_RB != exact_RB)[:, None], 0)
+    samples = labels_RB.shape[1]
+    return loss_RB.sum(1).div_(samples), grad_RKB.div_(samples).mT.contiguous()

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -17,13 +17,14 @@ from noise_reg.data import load
 from noise_reg.errors import UserError
 from noise_reg.evaluate.corruption import corruption_accuracy
 from noise_reg.nn.export import STANDARDIZER, stacked_model
-from noise_reg.plan import by_shape, cut, stack_size
+from noise_reg.plan import by_shape, cut, shares, stack_size
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData, data_key, prepare
 from noise_reg.spec import CorruptionSpec, RunSpec, digest, parse
 from noise_reg.store import Store
 from noise_reg.tracking import Tracker, TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
+from noise_reg.workers import Send, possible_workers, run_in_workers
 
 CHECKPOINT_SHARE = 0.02  # of the time may go into checkpoints
 POLL_SECONDS = 2.0  # between looks at runs that another process trains
@@ -46,6 +47,29 @@ def to_stderr(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
+class Progress(Protocol):
+    """What training tells of its way: a tqdm bar, or what sends to one."""
+
+    def update(self, n: float) -> Any:
+        """n more epochs of a run are done."""
+
+    def set_postfix_str(self, s: str, refresh: bool) -> Any:
+        """What goes on, in words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteBar:
+    """The bar of a worker process: the parent shows it."""
+
+    send: Send
+
+    def update(self, n: float) -> None:
+        self.send(("update", n))
+
+    def set_postfix_str(self, s: str, refresh: bool) -> None:
+        self.send(("postfix", s))
+
+
 class Pipeline:
     """The work of one process on one store. `say` receives lines for the user."""
 
@@ -57,6 +81,7 @@ class Pipeline:
         self.tracker = Tracker(TrackingSpec(runtime.wandb, runtime.wandb_project, str(self.store.root)), say)
         self.datasets: dict[str, Any] = {}
         self.prepared: dict[tuple[Any, ...], TrainingData] = {}
+        self.lost_workers = 0
         self.methods: dict[str, str] = {}  # the method's name of each run met, by key
 
     def data(self, spec: RunSpec) -> TrainingData:
@@ -83,26 +108,71 @@ class Pipeline:
         self.mirror([unique[key] for key in unique if key in missing], group, tags)
         return [self.store.read_record(job.spec.key) for job in jobs]
 
-    def train_missing(self, missing: Mapping[str, Job], bar: tqdm[Any]) -> None:
+    def train_missing(self, missing: Mapping[str, Job], bar: Progress) -> None:
         """Trains until nothing is missing; runs that another process holds are waited for, or taken over when it dies."""
         todo, waiting = set(missing), False
         while todo:
-            for specs in self.stacks([missing[key].spec for key in missing if key in todo]):
-                with self.store.claim([spec.key for spec in specs]) as claimed:
-                    done = self.store.take_complete(claimed, self.say)  # another process may just have finished
-                    specs = [spec for spec in specs if spec.key in claimed and spec.key not in done]
-                    if specs:
-                        self.train_stack(specs, bar)
-                    todo -= set(claimed)
+            stacks = self.stacks([missing[key].spec for key in missing if key in todo])
+            if (workers := self.workers(len(stacks))) > 1:
+                todo -= self.train_in_workers(stacks, workers, bar)
+            else:
+                for specs in stacks:
+                    todo -= self.train_unclaimed(specs, bar)
             if todo:
                 finished = self.store.take_complete(todo, self.say)
                 bar.update(sum(missing[key].spec.max_epochs for key in finished))
                 todo -= finished
-            if todo:
+            if todo and not self.lost_workers:
                 if not waiting:
                     self.say(f"{len(todo)} runs are being trained by another process; waiting for them")
                 waiting = True
                 time.sleep(POLL_SECONDS)
+
+    def train_unclaimed(self, specs: Sequence[RunSpec], bar: Progress) -> set[str]:
+        """Trains those of `specs` that nobody else is training or has trained; the keys of those that nobody else is at."""
+        with self.store.claim([spec.key for spec in specs]) as claimed:
+            done = self.store.take_complete(claimed, self.say)  # another process may just have finished
+            specs = [spec for spec in specs if spec.key in claimed and spec.key not in done]
+            if specs:
+                self.train_stack(specs, bar)
+            return set(claimed)
+
+    def train_in_workers(self, stacks: Sequence[Sequence[RunSpec]], workers: int, bar: Progress) -> set[str]:
+        """Each worker process takes the next stack that no other has claimed; the keys of those that they were at."""
+        settled: set[str] = set()
+
+        def task(send: Send) -> None:
+            def say(line: str) -> None:
+                send(("say", line))
+
+            self.say = self.store.warn = say
+            for specs in stacks:
+                send(("settled", self.train_unclaimed(specs, RemoteBar(send))))
+
+        def receive(message: tuple[str, Any]) -> None:
+            kind, value = message
+            if kind == "settled":
+                settled.update(value)
+            elif kind == "say":
+                self.say(value)
+            elif kind == "update":
+                bar.update(value)
+            else:
+                bar.set_postfix_str(value, refresh=False)
+
+        for number in run_in_workers([task] * workers, receive):
+            self.lost_workers += 1
+            self.say(f"a worker process was killed by signal {number}; its runs go on here from their last checkpoint")
+        return settled
+
+    def workers(self, stacks: int) -> int:
+        """How many worker processes train `stacks` stacks; 1 is this process itself with all its threads."""
+        if self.lost_workers:  # perhaps for want of memory
+            return 1
+        if self.runtime.workers != "auto":
+            return min(int(self.runtime.workers), stacks)
+        possible = possible_workers(self.device)
+        return min(possible, stacks) if 2 * stacks > possible else 1  # fewer would leave most cores idle
 
     def stacks(self, specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
         """`specs` as stacks: first those begun earlier, as their checkpoints have them, then the rest freshly cut."""
@@ -114,20 +184,21 @@ class Pipeline:
                 stacks.append(begun)
                 for spec in begun:
                     wanted.pop(spec.key, None)
-        return stacks + self.fresh_stacks(list(wanted.values()))
+        return stacks + self.fresh_stacks(list(wanted.values()), self.workers(len(wanted)))
 
-    def fresh_stacks(self, specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
-        """`specs` cut into stacks for this device, whatever was begun earlier."""
+    def fresh_stacks(self, specs: Sequence[RunSpec], workers: int = 1) -> list[list[RunSpec]]:
+        """`specs` cut into stacks for this device, whatever was begun earlier; at least one a worker."""
         stacks = []
         for group in by_shape(specs):
-            stacks += cut(group, self.stack_size(group[0]))
+            for part in shares(group, min(workers, -(-len(group) * workers // len(specs)))):
+                stacks += cut(part, self.stack_size(part[0]))
         return stacks
 
     def stack_size(self, spec: RunSpec) -> int:
         data = self.data(spec)
         return stack_size(spec, data.image, data.classes, self.device.type, self.runtime.stack_size)
 
-    def train_stack(self, specs: Sequence[RunSpec], bar: tqdm[Any]) -> None:
+    def train_stack(self, specs: Sequence[RunSpec], bar: Progress) -> None:
         data = self.data(specs[0])
         stack, name = self.resume(specs, data)
         bar.update(stack.epoch * len(stack.specs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from noise_reg.spec import ArchSpec, RunSpec, digest
@@ -47,6 +47,22 @@ def cut(specs: Sequence[RunSpec], size: int) -> list[list[RunSpec]]:
         chunks += [(first, runs[first : first + size]) for first in range(0, len(runs), size)]
     chunks.sort(key=lambda chunk: (chunk[0], min(position[spec.key] for spec in chunk[1])))
     return [runs for _, runs in chunks]
+
+
+CDT_COST = 1.25  # of a run that draws a number a pixel, in runs that do not; measured on small networks
+COSTLY_LAST = ("cdt", "nin_hidden", "nin_input", "dropout", "weight_decay")
+
+
+def shares(specs: Sequence[RunSpec], count: int) -> list[list[RunSpec]]:
+    """`specs` in `count` parts of nearly equal cost, for as many workers: runs that need the same kinds of noise stay together, and
+    those that draw a number a pixel (CDT) stay apart from those that draw a number a unit (dropout)."""
+    kinds = [tuple(getattr(spec.strengths, name) > 0 for name in COSTLY_LAST) for spec in specs]
+    order = sorted(range(len(specs)), key=lambda n: (kinds[n], strengths_key(specs[n]), n))
+    costs = [CDT_COST if kinds[n][0] else 1.0 for n in order]
+    parts: list[list[int]] = [[] for _ in range(count)]
+    for n, cost, until in zip(order, costs, accumulate(costs), strict=True):
+        parts[int((until - cost / 2) * count / sum(costs))].append(n)
+    return [[specs[n] for n in sorted(part)] for part in parts if part]
 
 
 def by_shape(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:

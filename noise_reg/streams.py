@@ -12,6 +12,7 @@ import math
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ MULTIPLIER_0, MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 GROWING = 3  # rounds until every word of a block depends on both row and block, and has the shape of all
+PLACE_BITS = 30  # of the places in an epoch, beside a word's 32
 CHUNK = 1 << 20  # blocks drawn at once: the temporaries of a larger draw would not stay in cache or memory
 
 
@@ -145,4 +147,9 @@ def permutation(seeds_R: Tensor, count: int, *, epoch: int) -> Tensor:
     """(R, count) int64: an order of `count` samples for each replica and epoch."""
     blocks = -(-count // 4)
     words = torch.cat(philox(seeds_R, Purpose.SHUFFLE, 0, blocks, 0, 0, epoch), dim=1)[:, :count]
-    return words.argsort(dim=1, stable=True)  # stable: equal words must not make CPU and CUDA differ
+    # The order of the words, of equal words that of their places: each carries its place in bits of its own.
+    keys = (words << PLACE_BITS) | torch.arange(count, device=words.device)
+    ordered = (
+        keys.sort(dim=1).values if keys.is_cuda else torch.from_numpy(np.sort(keys.numpy(), axis=1))
+    )  # 10x torch's
+    return ordered.bitwise_and_((1 << PLACE_BITS) - 1)

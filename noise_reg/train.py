@@ -123,10 +123,12 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
         y_RB = data.y.take(index_RB)
         places.start_step(step)
         logits_RBK = model(x_RBD, places)
+        found_RBK = logits_RBK.detach().mT.contiguous().mT  # see log_probabilities
         # replicas share nothing: each gets its own gradient
-        loss_SR[step], grad_RBK = mean_loss_and_gradient(spec.reading.loss, logits_RBK.detach(), y_RB)
-        correct_R += correct(logits_RBK.detach(), y_RB)
-        if not (may_rest and not grad_RBK.any()):  # with every sample beyond the clamp a step would change nothing
+        loss_SR[step], grad_RBK = mean_loss_and_gradient(spec.reading.loss, found_RBK, y_RB)
+        correct_R += correct(found_RBK, y_RB)
+        # With every sample beyond the clamp a step would change nothing. (A sample's gradients sum to 0: some are positive.)
+        if not (may_rest and float(grad_RBK.max()) == 0):
             logits_RBK.backward(grad_RBK)
             stack.optimizer.step()
         if step % 32 == 0 and not finite(loss_SR[: step + 1]).any():

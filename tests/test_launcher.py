@@ -76,7 +76,13 @@ def test_other_task_functions_run_one_after_the_other() -> None:
 
 def test_a_multirun_trains_one_stack(tmp_path: Path) -> None:
     done = train(
-        "-m", *SMALL, f"store={tmp_path}", "max_epochs=2", "regularizer=none,l2,in_ninr_decay", "seed=range(0,2)"
+        "-m",
+        *SMALL,
+        f"store={tmp_path}",
+        "max_epochs=2",
+        "regularizer=none,l2,in_ninr_decay",
+        "seed=range(0,2)",
+        "workers=1",
     )
     assert done.returncode == 0, done.stderr
     assert "3 methods x 6" in done.stderr

@@ -150,18 +150,19 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_numbers(
     assert process.returncode == {signal.SIGKILL: -9}.get(how, 130)
     assert how == signal.SIGKILL or "run the same command again" in errors
     assert not len(Store(tmp_path).runs())
-    epochs: list[int] = []
+    epochs = tmp_path / "epochs"  # a file, since workers are processes
     resumed = Pipeline.resume
 
     def watched(self: Pipeline, *arguments: Any) -> tuple[Stack, str]:
         stack, name = resumed(self, *arguments)
-        epochs.append(stack.epoch)
+        with epochs.open("a") as file:
+            file.write(f"{stack.epoch}\n")
         return stack, name
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pipeline, "resume", watched)
         complete(jobs(tmp_path, "max_epochs=40", "stop_accuracy=1.0"))
-    assert min(epochs) >= 3  # it went on, it did not begin anew
+    assert max(map(int, epochs.read_text().split())) >= 3  # it went on, it did not begin anew
     pd.testing.assert_frame_equal(numbers(tmp_path), undisturbed)
     assert not Store(tmp_path).checkpoints()
 
@@ -208,7 +209,7 @@ def test_a_failing_tracker_loses_no_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_resumed_run_keeps_its_methods_name_though_another_sweep_resumes_it(tmp_path: Path) -> None:
-    begun = jobs(tmp_path, "checkpoint_seconds=0", methods=["none", "full_ninr_decay"], seeds=1)
+    begun = jobs(tmp_path, "checkpoint_seconds=0", "workers=1", methods=["none", "full_ninr_decay"], seeds=1)
 
     def interrupted(self: Pipeline, stack: Stack, name: str) -> None:
         saved(self, stack, name)
@@ -221,3 +222,24 @@ def test_a_resumed_run_keeps_its_methods_name_though_another_sweep_resumes_it(tm
             complete(begun)
     complete(begun[:1])
     assert set(Store(tmp_path).runs()["method"]) == {"none", "full_ninr_decay"}
+
+
+def test_a_killed_worker_is_said_and_its_runs_go_on(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    wanted = jobs(tmp_path, "max_epochs=40", "stop_accuracy=1.0", "checkpoint_seconds=0", "workers=2")
+    saved, parent, killed = Pipeline.save, os.getpid(), tmp_path / "killed"
+
+    def deadly(self: Pipeline, stack: Stack, name: str) -> None:
+        saved(self, stack, name)
+        if os.getpid() != parent and stack.epoch >= 3 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "save", deadly)
+        Pipeline(wanted[0].runtime, said.append).complete(wanted, "test", [])
+    assert killed.exists()
+    assert [line for line in said if "a worker process was killed by signal 9" in line]
+    columns = ["method", "seed", "status", "epochs"]
+    pd.testing.assert_frame_equal(Store(tmp_path).runs().set_index("key").sort_index()[columns], undisturbed[columns])
+    assert not Store(tmp_path).checkpoints()

@@ -43,7 +43,7 @@ def test_an_artefact_is_made_from_nothing_and_then_from_the_store(
     first = capsys.readouterr().out
     assert {path.name for path in folder.iterdir()} == FILES
     assert re.search(
-        r"runs needed  19\n  runs found   0\n  to train     19 in 2 stacks\n  time         about \d+ s", first
+        r"runs needed  19\n  runs found   0\n  to train     19 in \d stacks\n  time         about \d+ s", first
     )
     assert "runs complete after" in first
     rows = read_rows(folder)

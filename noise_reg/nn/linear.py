@@ -24,10 +24,12 @@ class FoldedSGD:
         self.rate, self.shrink_R = rate, shrink_R
         same = bool((shrink_R == shrink_R[0]).all())
         self.common_shrink = float(shrink_R[0]) if same else None
+        decayed = (shrink_R != 1).nonzero().flatten().tolist()
+        self.rows = slice(decayed[0], decayed[-1] + 1) if decayed else slice(0)  # outside them nothing shrinks
 
     def __call__(self, weight_ROI: Tensor, grad_RBO: Tensor, x_RBI: Tensor, low: torch.dtype | None) -> None:
         if self.common_shrink is None:
-            weight_ROI.mul_(self.shrink_R[:, None, None])
+            weight_ROI[self.rows].mul_(self.shrink_R[self.rows, None, None])
         beta = 1.0 if self.common_shrink is None else self.common_shrink
         if low is None:
             weight_ROI.baddbmm_(grad_RBO.mT, x_RBI, beta=beta, alpha=-self.rate)

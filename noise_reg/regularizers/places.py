@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from noise_reg.nn.places import Places
-from noise_reg.regularizers.cdt import corrupt
+from noise_reg.regularizers.cdt import corrupt_
 from noise_reg.regularizers.dropout import Dropped
 from noise_reg.regularizers.ninr import epoch_noise
 from noise_reg.spec import DistributionSpec, ReadingSpec, Strengths
@@ -82,7 +82,9 @@ class TrainingPlaces(Places):
         if self.cdt:
             x_ABD, sigma_A = x_RBD[self.cdt.rows], self.cdt.strength_A.to(x_RBD.dtype)
             delta = self.draw_ahead(CDT_INPUT, self.cdt, x_ABD[0].numel(), self.cdt_noise).view_as(x_ABD)
-            x_RBD[self.cdt.rows] = corrupt(x_ABD, sigma_A[:, None, None], delta.to(x_RBD.dtype))
+            corrupted = corrupt_(x_ABD, sigma_A[:, None, None], delta.to(x_RBD.dtype))
+            if not isinstance(self.cdt.rows, slice):
+                x_RBD[self.cdt.rows] = corrupted
         return self.activation(x_RBD, INPUT) if self.reading.dropout_input else x_RBD
 
     def cdt_noise(self, seeds: Tensor, step: Tensor, count: int) -> Tensor:
