@@ -46,6 +46,9 @@ class SGD:
         for parameter, keep_R in self.updates:
             if keep_R is not None:
                 parameter.mul_(keep_R.view(-1, *[1] * (parameter.dim() - 1)))
-            if parameter.grad is not None:
-                parameter.sub_(parameter.grad, alpha=self.rate)
-                parameter.grad = None
+        moved = [parameter for parameter, _ in self.updates if parameter.grad is not None]
+        if moved:
+            gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
+            torch._foreach_add_(list[Tensor](moved), gradients, alpha=-self.rate)
+        for parameter in moved:
+            parameter.grad = None

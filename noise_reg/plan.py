@@ -49,7 +49,7 @@ def cut(specs: Sequence[RunSpec], size: int) -> list[list[RunSpec]]:
     return [runs for _, runs in chunks]
 
 
-CDT_COST = 1.25  # of a run that draws a number a pixel, in runs that do not; measured on small networks
+CDT_COST = 1.4  # of a run that draws a number a pixel, in runs that do not; measured on small networks
 COSTLY_LAST = ("cdt", "nin_hidden", "nin_input", "dropout", "weight_decay")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,10 @@ class Outcome:
 
 @dataclass
 class Stack:
-    """R replicas in training; `histories` and `seconds` have one entry a replica, `epoch` counts the epochs done."""
+    """R replicas in training; `histories` and `seconds` have one entry a replica, `epoch` counts the epochs done.
+
+    Of the last epoch: `first_loss` (R,) of its first mini-batch, and by layer the peak (R,) of |W_NI|, see `is_watched`.
+    """
 
     specs: list[RunSpec]
     model: StackedModel
@@ -46,6 +49,8 @@ class Stack:
     histories: list[list[dict[str, float]]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     folded: bool = True
+    first_loss: Tensor = field(default_factory=lambda: torch.empty(0))
+    node_peaks: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.histories = self.histories or [[] for _ in self.specs]
@@ -116,11 +121,14 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
     places.start_epoch(stack.epoch, order_RN, len(data.x), data.x.dtype)
     loss_SR = torch.zeros(steps, len(seeds_R), dtype=data.x.dtype, device=seeds_R.device)
     correct_R = torch.zeros_like(seeds_R)
+    stack.node_peaks = {}
     may_rest = spec.reading.loss == "clamped" and not stack.optimizer.decays and data.x.device.type == "cpu"
     for step in range(steps):
         index_RB = order_RN[:, step * batch : (step + 1) * batch]
         x_RBD = data.x.index_select(0, index_RB.flatten()).view(*index_RB.shape, -1)
         y_RB = data.y.take(index_RB)
+        if model.nodes and is_watched(stack.epoch, step):
+            raise_peaks(stack.node_peaks, model)
         places.start_step(step)
         logits_RBK = model(x_RBD, places)
         found_RBK = logits_RBK.detach().mT.contiguous().mT  # see log_probabilities
@@ -133,8 +141,21 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
             stack.optimizer.step()
         if step % 32 == 0 and not finite(loss_SR[: step + 1]).any():
             break  # nobody is left to train
+    stack.first_loss = loss_SR[0]
     bad_step_R = torch.where(finite(loss_SR), -1, (~loss_SR.isfinite()).int().argmax(0))
     return loss_SR.double().mean(0), correct_R.double() / (steps * batch), bad_step_R
+
+
+def is_watched(epoch: int, step: int) -> bool:
+    """Whether |W_NI| is looked at before this step: while a catapult may be under way at each of them, later now and then."""
+    return step % 8 == 0 or (epoch == 0 and step < 32)
+
+
+@torch.no_grad()
+def raise_peaks(peaks: dict[str, Tensor], model: StackedModel) -> None:
+    for layer, node in model.nodes.items():
+        norm_R = node.get_parameter("weight").flatten(1).norm(dim=1)
+        peaks[layer] = torch.maximum(peaks[layer], norm_R) if layer in peaks else norm_R
 
 
 def finite(loss_SR: Tensor) -> Tensor:
@@ -152,19 +173,43 @@ def norms(model: StackedModel) -> tuple[dict[str, list[float]], dict[str, list[f
     return by_layer((str(layer), module) for layer, module in enumerate(layers)), by_layer(model.nodes.items())
 
 
+def norms_of(
+    stack: Stack, replica: int, weight_norms: Mapping[str, list[float]], node_norms: Mapping[str, list[float]]
+) -> dict[str, float]:
+    """What `norms` found, for one replica as columns of its history."""
+    row = {f"weight_norm_{layer}": values[replica] for layer, values in weight_norms.items()}
+    return row | {f"nin_norm_{n}": values[replica] for n, values in node_norms.items() if stack.uses_node(replica, n)}
+
+
+def beginning(stack: Stack, data: TrainingData) -> list[dict[str, float]]:
+    """Row 0 of each replica's history, before the first step: no training accuracy, and of the training loss (added when it
+    is known) that of the first mini-batch, noise on."""
+    scores = clean_scores(stack.model, data.test_x, data.test_y, stack.specs[0].reading.loss)
+    test_loss_R, test_accuracy_R = (t.tolist() for t in scores)
+    found = norms(stack.model)
+    return [
+        {"epoch": 0, "test_loss": test_loss_R[r], "test_accuracy": test_accuracy_R[r]} | norms_of(stack, r, *found)
+        for r in range(len(stack.specs))
+    ]
+
+
 def train(stack: Stack, data: TrainingData) -> Iterator[list[Outcome]]:
     """Trains until every replica has reached its stop; yields after each epoch, with the runs that ended in it."""
     while stack.specs:
         started = time.perf_counter()
         spec = stack.specs[0]
         with arithmetic(spec.precision, data.x.device):
+            beginnings = beginning(stack, data) if stack.epoch == 0 else []
             loss_R, accuracy_R, bad_step_R = (t.tolist() for t in run_epoch(stack, data))
             if spec.reading.stop_measure == "clean":
                 accuracy_R = clean_scores(stack.model, data.x, data.y, spec.reading.loss)[1].tolist()
             test_loss_R, test_accuracy_R = (
                 t.tolist() for t in clean_scores(stack.model, data.test_x, data.test_y, spec.reading.loss)
             )
+        for history, row, loss in zip(stack.histories, beginnings, stack.first_loss.tolist(), strict=False):
+            history.append({**row, "train_loss": loss})
         stack.epoch += 1
+        peaks = {layer: peak_R.tolist() for layer, peak_R in stack.node_peaks.items()}
         weight_norms, node_norms = norms(stack.model)
         seconds = (time.perf_counter() - started) / len(stack.specs)
         outcomes, alive = [], []
@@ -173,8 +218,8 @@ def train(stack: Stack, data: TrainingData) -> Iterator[list[Outcome]]:
             accuracy = accuracy_R[r] if bad_step_R[r] < 0 else math.nan  # of an epoch that broke off, how far is chance
             row = {"epoch": stack.epoch, "train_loss": loss_R[r], "train_accuracy": accuracy}
             row |= {"test_loss": test_loss_R[r], "test_accuracy": test_accuracy_R[r]}
-            row |= {f"weight_norm_{layer}": values[r] for layer, values in weight_norms.items()}
-            row |= {f"nin_norm_{n}": values[r] for n, values in node_norms.items() if stack.uses_node(r, n)}
+            row |= norms_of(stack, r, weight_norms, node_norms)
+            row |= {f"nin_peak_{n}": values[r] for n, values in peaks.items() if stack.uses_node(r, n)}
             stack.histories[r].append(row)
             ending = how_it_ended(replica, row, bad_step_R[r])
             if ending is None:

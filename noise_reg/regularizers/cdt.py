@@ -10,6 +10,11 @@ def corrupt(x: Tensor, sigma: Tensor | float, delta: Tensor) -> Tensor:
     return (1 - sigma**2) ** 0.5 * x + sigma * delta
 
 
-def corrupt_(x: Tensor, sigma: Tensor, delta: Tensor) -> Tensor:
-    """The same in place."""
-    return x.mul_((1 - sigma**2).sqrt_()).addcmul_(delta, sigma)
+class Corruption:
+    """The same in place, with the factors of `sigma_A` (A,) made once for many batches (A, B, D)."""
+
+    def __init__(self, sigma_A: Tensor) -> None:
+        self.noisy, self.clean = sigma_A[:, None, None], (1 - sigma_A**2).sqrt()[:, None, None]
+
+    def apply_(self, x_ABD: Tensor, delta_ABD: Tensor) -> Tensor:
+        return x_ABD.mul_(self.clean).addcmul_(delta_ABD, self.noisy)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from noise_reg.nn.places import Places
-from noise_reg.regularizers.cdt import corrupt_
+from noise_reg.regularizers.cdt import Corruption
 from noise_reg.regularizers.dropout import Dropped
 from noise_reg.regularizers.ninr import epoch_noise
 from noise_reg.spec import DistributionSpec, ReadingSpec, Strengths
@@ -65,6 +65,7 @@ class TrainingPlaces(Places):
     def start_epoch(self, epoch: int, order_RN: Tensor, samples: int, dtype: torch.dtype) -> None:
         """order_RN: the samples of this epoch in their order, of `samples` there are."""
         self.epoch, self.dtype, self.steps = epoch, dtype, order_RN.shape[1] // self.batch
+        self.corruption = Corruption(self.cdt.strength_A.to(dtype))
         # by layer: the first step of what was drawn, and (steps, A, numbers)
         self.drawn: dict[int, tuple[int, Tensor]] = {}
         self.epsilon_RN = {
@@ -80,9 +81,9 @@ class TrainingPlaces(Places):
 
     def input(self, x_RBD: Tensor) -> Tensor:
         if self.cdt:
-            x_ABD, sigma_A = x_RBD[self.cdt.rows], self.cdt.strength_A.to(x_RBD.dtype)
+            x_ABD = x_RBD[self.cdt.rows]
             delta = self.draw_ahead(CDT_INPUT, self.cdt, x_ABD[0].numel(), self.cdt_noise).view_as(x_ABD)
-            corrupted = corrupt_(x_ABD, sigma_A[:, None, None], delta.to(x_RBD.dtype))
+            corrupted = self.corruption.apply_(x_ABD, delta.to(x_RBD.dtype))
             if not isinstance(self.cdt.rows, slice):
                 x_RBD[self.cdt.rows] = corrupted
         return self.activation(x_RBD, INPUT) if self.reading.dropout_input else x_RBD
