@@ -13,7 +13,7 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-toy report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-toy report bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ reproduce-fig2: $(STAMP) ## Fig. 2: accuracy against input noise, beside the pap
 
 reproduce-table2: $(STAMP) ## Table 2: clean accuracies beside the paper's (PRESET, DATA_DIR, DEVICE)
 	$(call REPRODUCE,table2)
+
+reproduce-fig3: $(STAMP) ## Fig. 3: the four phases of the noise node, with both losses (PRESET, DATA_DIR, DEVICE)
+	$(call REPRODUCE,fig3)
 
 reproduce-toy: $(STAMP) ## Appendix B: the linear toy model, its equations and phases (seconds, no data)
 	$(PYTHON) scripts/study.py study=toy $(ARGS)

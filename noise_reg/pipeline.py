@@ -170,7 +170,7 @@ class Pipeline:
         if self.lost_workers:  # perhaps for want of memory
             return 1
         if self.runtime.workers != "auto":
-            return min(int(self.runtime.workers), stacks)
+            return max(1, min(int(self.runtime.workers), stacks))
         possible = possible_workers(self.device)
         return min(possible, stacks) if 2 * stacks > possible else 1  # fewer would leave most cores idle
 

@@ -55,7 +55,12 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
         for overrides in figure["methods"]
     ]
     lists += [
-        (second["panel"], second["overrides"], second["reading"], preset["second_readings"]["seeds"])
+        (
+            second["panel"],
+            second["overrides"],
+            second["reading"],
+            second.get("seeds", preset["second_readings"]["seeds"]),
+        )
         for second in figure["second_readings"]
     ]
     wanted = []
@@ -79,7 +84,8 @@ def reproduce(cfg: DictConfig) -> None:
     pipeline = Pipeline(read_runtime(cfg))
     kept = read_rows(out) if cfg.keep_rows and (out / "runs.csv").exists() else None
     done = set() if kept is None else set(kept.runs["key"])
-    below_paper_scale = str(cfg.preset.below_paper_scale)
+    own_words = cfg.artefact.get("below_paper_scale", {})
+    below_paper_scale = str(own_words.get(cfg.preset.name, cfg.preset.below_paper_scale))
     if not cfg.train:
         there = those_there(wanted, pipeline, done)
         if len(there) < len(wanted):
@@ -99,7 +105,7 @@ def reproduce(cfg: DictConfig) -> None:
         return
     context = provenance(cfg, wanted, pipeline)
     context |= {"below_paper_scale": below_paper_scale, "seconds": round(seconds, 1), "estimate": before.range}
-    verdicts = made.build(collect(pipeline.store, wanted, kept), context, out)
+    verdicts = made.build(collect(pipeline.store, wanted, kept, made.whole_history), context, out)
     pipeline.tracker.log_artefact(out.name, out, context)
     show_verdicts(verdicts, out)
 
@@ -147,7 +153,7 @@ def show_verdicts(verdicts: Sequence[Verdict], out: Path) -> None:
     print(f"written to {out}/: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
 
 
-def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None) -> Rows:
+def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None, whole_history: bool) -> Rows:
     """The rows of the wanted runs: those in the store, then the committed ones."""
     reading = {w.job.spec.key: w.reading for w in wanted}
     method = {w.job.spec.key: w.job.method for w in wanted}
@@ -165,6 +171,7 @@ def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None) -> Rows:
             "arch": spec.arch.name,
             "method": method[key],
             "seed": spec.seed,
+            "sigma_epsilon": spec.strengths.nin_input or "",
         }
         row |= {"reading": reading[key], "precision": spec.precision, "max_epochs": spec.max_epochs}
         row |= {name: record[name] for name in columns}
@@ -174,15 +181,18 @@ def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None) -> Rows:
             frame = store.evaluation(key, name, asked)
             if frame is not None:
                 evaluations.append(frame.assign(key=key, evaluation=name.split("_")[0])[EVALUATION_COLUMNS])
-        histories.append(store.history(key)[["epoch", "train_accuracy", "test_accuracy"]].assign(key=key))
-    frames = [pd.DataFrame(rows), concat(evaluations), thin_history(concat(histories)) if histories else pd.DataFrame()]
+        history = store.history(key).assign(key=key)
+        if not whole_history:
+            history = thin_history(history[["key", "epoch", "train_accuracy", "test_accuracy"]].dropna())
+        histories.append(history)
+    frames = [pd.DataFrame(rows), concat(evaluations), concat(histories)]
     if kept is not None:
         current = kept.runs["key"].isin(list(reading))
         committed = [kept.runs[current], kept.evaluations[kept.evaluations["key"].isin(kept.runs["key"][current])]]
         if kept.history is not None:
             committed.append(kept.history[kept.history["key"].isin(kept.runs["key"][current])])
         frames = [concat([new, old_]) for new, old_ in zip(frames, committed, strict=False)]
-    return Rows(frames[0], frames[1], frames[2].dropna() if len(frames) > 2 else None)
+    return Rows(frames[0], frames[1], frames[2] if len(frames) > 2 else None)
 
 
 def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noise_reg.artefacts import fig2, table2
+from noise_reg.artefacts import fig2, fig3, table2
 from noise_reg.artefacts.folder import Kept, check_context, load_provenance
 from noise_reg.artefacts.rows import Rows, read_rows, write_rows
 from noise_reg.artefacts.studies import STUDIES
@@ -27,12 +27,14 @@ Draw = Callable[[Rows, Mapping[str, Any], Path], list[Verdict]]
 
 @dataclass(frozen=True)
 class Artefact(Kept[Rows]):
-    """Drawn from the rows of trained runs. `parts` each draw their own files (<part>.png, .svg, .md, .csv)."""
+    """Drawn from the rows of trained runs. `parts` each draw their own files (<part>.png, .svg, .md, .csv); `whole_history`
+    where they need every epoch with its losses and norms."""
 
     name: str
     title: str
     source: str
     parts: tuple[Draw, ...]
+    whole_history: bool = False
 
     def write(self, data: Rows, context: Mapping[str, Any], folder: Path) -> None:
         check_context(context, data)
@@ -49,6 +51,7 @@ REGISTRY = {
     made.name: made
     for made in (
         Artefact("fig2", "Fig. 2: robustness against input corruption", fig2.SOURCE, (fig2.draw,)),
+        Artefact("fig3", "Fig. 3: phases of the noise injection node", fig3.SOURCE, (fig3.draw,), whole_history=True),
         Artefact("table2", "Table 2: accuracy on clean test data", table2.SOURCE, (table2.draw,)),
         Artefact(
             "demo", "Fig. 2 and Table 2 on an embedded data set", f"{fig2.SOURCE} and Table 2", (fig2.draw, table2.draw)

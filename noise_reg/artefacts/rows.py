@@ -2,7 +2,7 @@
 
 runs.csv         one row a run: identity, outcome, accuracies as fractions 0..1 (empty = none)
 evaluations.csv  key, evaluation, strength, accuracy: 'clean' (strength 0), 'corruption' (strength = sigma_noise, Eq. 8)
-history.csv      optional: key, epoch, train_accuracy, test_accuracy
+history.csv      optional: key, epoch, train_accuracy, test_accuracy, and where an artefact needs them losses and norms
 
 Writing then reading gives back the same numbers to the last bit, and the same rows in any order give the same bytes.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ STOP = Kind(parse_choice(STOPS), show_text, "accuracy, epochs, diverged or empty
 WHOLE = Kind(parse_whole, show_whole, "a whole number of at least 0")
 FRACTION = Kind(parse_number(0, 1, optional=True), show_number, "a fraction between 0 and 1, or empty")
 AMOUNT = Kind(parse_number(0, math.inf, optional=False), show_number, "a finite number of at least 0")
+REAL = Kind(lambda text: float(text or "nan"), show_number, "a number, or empty")
 DURATION = Kind(parse_number(0, math.inf, optional=True), show_number, "a number of seconds of at least 0, or empty")
 
 RUNS = {
@@ -108,6 +110,7 @@ RUNS = {
 }
 EVALUATIONS = {"key": NAME, "evaluation": NAME, "strength": AMOUNT, "accuracy": FRACTION}
 HISTORY = {"key": NAME, "epoch": WHOLE, "train_accuracy": FRACTION, "test_accuracy": FRACTION}
+MEASURED = re.compile(r"(train|test)_loss|(weight_norm|nin_norm|nin_peak)_\d+")  # further columns of a history
 TABLES = {"runs": RUNS, "evaluations": EVALUATIONS, "history": HISTORY}
 UNIQUE = {
     "runs": ["key"],
@@ -159,6 +162,13 @@ def read_rows(folder: Path) -> Rows:
     return Rows(found["runs"], found["evaluations"], found.get("history"))
 
 
+def kind_of(column: str, kinds: dict[str, Kind]) -> Kind:
+    """Any column that is not known is text."""
+    if column in kinds:
+        return kinds[column]
+    return REAL if kinds is HISTORY and MEASURED.fullmatch(column) else TEXT
+
+
 def frames(rows: Rows) -> dict[str, pd.DataFrame]:
     all_frames = {"runs": rows.runs, "evaluations": rows.evaluations, "history": rows.history}
     return {name: frame for name, frame in all_frames.items() if frame is not None}
@@ -167,7 +177,7 @@ def frames(rows: Rows) -> dict[str, pd.DataFrame]:
 def encode(frame: pd.DataFrame, kinds: dict[str, Kind]) -> str:
     """CSV text: known columns in their order, then the others by name; floats in the shortest form that reads back."""
     columns = [c for c in kinds if c in frame] + sorted(str(c) for c in frame if c not in kinds)
-    shown = {c: [kinds.get(c, TEXT).show(value) for value in frame[c]] for c in columns}
+    shown = {c: [kind_of(c, kinds).show(value) for value in frame[c]] for c in columns}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -191,9 +201,7 @@ def decode(text: str, path: Path) -> pd.DataFrame:
     for line, record in enumerate(body, start=2):
         if len(record) != len(header):
             raise UserError(f"{path}, line {line}: {len(record)} values for {len(header)} columns")
-    parsed = {
-        c: parse_column(path, c, [record[i] for record in body], kinds.get(c, TEXT)) for i, c in enumerate(header)
-    }
+    parsed = {c: parse_column(path, c, [record[i] for record in body], kind_of(c, kinds)) for i, c in enumerate(header)}
     frame = pd.DataFrame(parsed, columns=[*kinds, *sorted(c for c in header if c not in kinds)])
     twice = frame[frame.duplicated(UNIQUE[path.stem])]
     if len(twice):

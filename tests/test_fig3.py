@@ -1,0 +1,103 @@
+"""Fig. 3 from made histories: phases counted, verdicts by the stated rule, and everything labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from noise_reg.artefacts import REGISTRY, fig3, redraw
+from noise_reg.artefacts.rows import Rows
+from noise_reg.errors import UserError
+from noise_reg.reproduce import reproduce
+from tests.composed import composed
+
+CONTEXT = {"preset": "cpu", "dataset": "fmnist", "below_paper_scale": ""}
+SIGMAS = {0.0: "", 0.1: "88.6002", 1.0: "280.1785", 1.8: "375.8989"}
+COURSES = {  # |W_NI| from epoch 0 on, its peaks from epoch 1 on, training losses from epoch 0 on
+    "decoupled": (None, None, [2.4, 0.6, 0.5]),
+    "decay": ([1.15, 0.9, 0.7], [1.15, 0.9], [5.9, 1.5, 0.7]),
+    "catapult": ([1.15, 0.5, 0.3], [1.4, 0.5], [12.6, 40.0, 1.0]),
+    "divergent": ([1.15, 1.3, 1.3], [1.3, 1.3], [12.0, 14.0, 14.0]),
+}
+
+
+def made(phases: dict[float, list[str]], reading: str = "") -> Rows:
+    """Rows of runs in the given phases, by strength."""
+    runs, histories = [], []
+    for strength, names in phases.items():
+        for seed, name in enumerate(names):
+            key = f"{reading}{strength}-{seed}"
+            diverged = name == "divergent" and reading != ""
+            runs.append(
+                {"key": key, "dataset": "fmnist", "arch": "fc", "method": f"in_ninr_{strength}", "reading": reading, "seed": seed,
+                 "status": "diverged" if diverged else "completed", "stopped_by": "diverged" if diverged else "epochs",
+                 "epochs": 2, "train_accuracy": float("nan") if diverged else 0.8,
+                 "test_accuracy": float("nan") if diverged else 0.8, "seconds": 1.0, "precision": "fp32", "max_epochs": 2,
+                 "sigma_epsilon": SIGMAS[strength]}
+            )  # fmt: skip
+            norms, peaks, losses = COURSES[name]
+            history = pd.DataFrame({"key": key, "epoch": range(3), "train_loss": losses, "test_loss": 1.0})
+            history["train_accuracy"], history["test_accuracy"] = [float("nan"), 0.7, 0.8], 0.8
+            history["weight_norm_1"] = 3.1
+            if norms and peaks:
+                history["nin_norm_0"], history["nin_peak_0"] = norms, [float("nan"), *peaks]
+            histories.append(history)
+    evaluations = pd.DataFrame(columns=["key", "evaluation", "strength", "accuracy"])
+    return Rows(pd.DataFrame(runs), evaluations, pd.concat(histories, ignore_index=True))
+
+
+PAPERS = {strength: [name] * 2 for strength, name in fig3.PAPER.items()}
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict"),
+    [
+        ({}, "reproduced"),
+        ({1.8: ["divergent", "catapult"]}, "inconclusive"),
+        ({1.8: ["catapult", "catapult"]}, "contradicted"),
+        ({1.8: []}, "inconclusive"),
+    ],
+)
+def test_the_verdict_follows_the_rule(changed: dict[float, list[str]], verdict: str, tmp_path: Path) -> None:
+    (found,) = REGISTRY["fig3"].build(made({**PAPERS, **changed}), CONTEXT, tmp_path)
+    assert (found.claim, found.verdict) == ("N6, clamped loss", verdict)
+    assert redraw(tmp_path) == [found]
+
+
+def test_figure_and_table_name_losses_phases_and_numbers(tmp_path: Path) -> None:
+    rows, exact = made(PAPERS), made(PAPERS, "exact loss")
+    assert rows.history is not None and exact.history is not None
+    both = Rows(
+        pd.concat([rows.runs, exact.runs]),
+        rows.evaluations,
+        pd.concat([rows.history, exact.history], ignore_index=True),
+    )
+    verdicts = REGISTRY["fig3"].build(both, CONTEXT, tmp_path)
+    assert [v.verdict for v in verdicts] == ["reproduced", "reproduced"]
+    figure = fig3.figure(fig3.courses(both), CONTEXT)
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    assert all(f"paper: {name}" in title for name, title in zip(fig3.PAPER.values(), titles, strict=True))
+    assert "clamped loss: catapult 2\nexact loss: catapult 2" in titles[2]
+    text = " ".join((tmp_path / "fig3.md").read_text().split())
+    assert "| exact loss | 1 | 280.2 | catapult | catapult 2 | 2 | 1.22 | 0.26 | 12.6 | 1.00 | 80.0 |" in text
+
+
+def test_rows_without_a_history_are_named() -> None:
+    rows = made(PAPERS)
+    with pytest.raises(UserError, match="fig3: the rows hold no history"):
+        fig3.courses(Rows(rows.runs, rows.evaluations))
+
+
+def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
+    overrides = [
+        "artefact=fig3", "preset=smoke", f"store={tmp_path}/store", f"results={tmp_path}", "wandb=disabled",
+        "artefact.overrides=['dataset=digits','arch=fc','arch.widths=[16]','optimizer.learning_rate=0.01']",
+        "preset.panels.phases.overrides=['max_epochs=2','optimizer.batch_size=100']", "corruption.grid=[0.5]",
+    ]  # fmt: skip
+    with composed("reproduce", *overrides) as cfg:
+        reproduce(cfg)
+    written = {path.name for path in (tmp_path / "fig3-smoke").iterdir()}
+    assert {"fig3.png", "fig3.svg", "fig3.md", "history.csv", "verdicts.json"} <= written
+    assert "exact loss" in (tmp_path / "fig3-smoke" / "fig3.md").read_text()
