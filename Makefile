@@ -13,7 +13,7 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-toy report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-phases reproduce-toy report bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ reproduce-table2: $(STAMP) ## Table 2: clean accuracies beside the paper's (PRES
 
 reproduce-fig3: $(STAMP) ## Fig. 3: the four phases of the noise node, with both losses (PRESET, DATA_DIR, DEVICE)
 	$(call REPRODUCE,fig3)
+
+reproduce-phases: $(STAMP) ## The phase diagram: the noise swept, the catapult's onset bracketed (DATA_DIR, DEVICE)
+	$(PYTHON) scripts/phases.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 reproduce-toy: $(STAMP) ## Appendix B: the linear toy model, its equations and phases (seconds, no data)
 	$(PYTHON) scripts/study.py study=toy $(ARGS)

@@ -25,7 +25,7 @@ from noise_reg.config import Job, read_job, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
 from noise_reg.pipeline import Pipeline, corruption_name
-from noise_reg.spec import CorruptionSpec, SpecError, parse
+from noise_reg.spec import CorruptionSpec, RunSpec, SpecError, parse
 from noise_reg.store import EVALUATION_COLUMNS, Store
 
 
@@ -201,14 +201,15 @@ def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def provenance(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline) -> dict[str, Any]:
-    spec, preset = wanted[0].job.spec, cfg.preset
+    asked = {"preset": cfg.preset.name, "spread": cfg.spread, "panels": OmegaConf.to_container(cfg.preset.panels)}
+    return asked | run_provenance(wanted[0].job.spec, pipeline) | {"corruption": OmegaConf.to_container(cfg.corruption)}
+
+
+def run_provenance(spec: RunSpec, pipeline: Pipeline) -> dict[str, Any]:
+    """Data, reading, code and machine that runs like `spec` were made with."""
     return {
-        "preset": preset.name,
         "dataset": spec.dataset.name,
-        "spread": cfg.spread,
-        "panels": OmegaConf.to_container(preset.panels),
         "reading": dataclasses.asdict(spec.reading),
-        "corruption": OmegaConf.to_container(cfg.corruption),
         "data": pipeline.data(spec).facts,
         "commit": commit(),
         "machine": machine(pipeline.device),

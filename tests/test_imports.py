@@ -24,7 +24,7 @@ LAYERS = [
     ["pipeline"],
     ["estimate"],
     ["sweep", "reproduce", "reevaluate", "entry"],
-    ["benchmark"],
+    ["benchmark", "phase_sweep"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted((ROOT / "noise_reg").rglob("*.py"))

@@ -1,0 +1,192 @@
+"""The phase diagram: every run of a sweep over sigma_epsilon by its phase, and where the catapult sets in; claim N14 and the rule
+eta sigma_epsilon^2 = const."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from noise_reg.artefacts import markdown
+from noise_reg.artefacts.folder import save_figure, save_text
+from noise_reg.artefacts.head import Head
+from noise_reg.artefacts.methods import dataset_name
+from noise_reg.artefacts.rows import Rows
+from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED
+from noise_reg.artefacts.verdicts import Part, Verdict
+from noise_reg.errors import UserError
+from noise_reg.theory.phases import CATAPULT, DIVERGENT, PHASES, phase_of
+
+SOURCE = "Noise Injection Node Regularization for Robust Learning, section 2.2 and appendix B"
+MARKS = {  # phase: colour, marker, filled
+    "decoupled": ("#999999", "s", False),
+    "decay": ("#0072B2", "o", True),
+    "catapult": ("#D55E00", "^", True),
+    "divergent": ("#000000", "x", True),
+}
+PREDICTED, FACTOR = 2.0, 2.0  # sigma_cat^2 ~ 2 d / eta; '~' is read as a factor of two either way
+ALIKE = 1.5
+N14_RULE = (
+    f"η σ_cat²/d_in from each onset's bracket. Reproduced if the bracket lies within {PREDICTED / FACTOR:g} to "
+    f"{PREDICTED * FACTOR:g} (a factor of two around the linear network's 2), contradicted if wholly outside, else inconclusive."
+)
+CONST_RULE = (
+    f"The onset σ_cat in sqrt(d_in/η) against the first setting's. Reproduced if the ratio of the two lies within 1/{ALIKE:g} to "
+    f"{ALIKE:g} for all ends of the brackets, contradicted if for none, else inconclusive."
+)
+Phases = dict[float, str]
+Bracket = tuple[float | None, float | None]
+
+
+def bracket(phases: Mapping[float, str]) -> Bracket:
+    """(largest sigma_epsilon before the first catapult or divergence, that first one); None where there is none."""
+    beyond = [s for s, name in phases.items() if name in (CATAPULT, DIVERGENT)]
+    first = min(beyond, default=None)
+    before = [s for s in phases if first is None or s < first]
+    return max(before, default=None), first
+
+
+def draw(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
+    """phases.png, .svg, .md under `out`, and the verdicts."""
+    found = by_setting(rows, context["settings"])
+    verdicts = judge(found)
+    save_figure(out, "phases", figure(found, context))
+    save_text(out, "phases.md", as_markdown(found, context, verdicts))
+    return verdicts
+
+
+def by_setting(rows: Rows, settings: Mapping[str, Any]) -> dict[str, dict[int, Phases]]:
+    """setting -> seed -> sigma_epsilon in units -> phase, settings in their order."""
+    if rows.history is None:
+        raise UserError("phases: the rows hold no history")
+    histories = dict(list(rows.history.groupby("key")))
+    found: dict[str, dict[int, Phases]] = {name: {} for name in settings}
+    for run in rows.runs.to_dict("records"):
+        name = str(run["reading"])
+        strength = float(run["sigma_epsilon"]) / float(settings[name]["unit"])
+        phase = phase_of(histories[run["key"]], diverged=run["status"] == "diverged")
+        found[name].setdefault(int(run["seed"]), {})[strength] = phase.name
+    return {name: seeds for name, seeds in found.items() if seeds}
+
+
+def brackets(seeds: Mapping[int, Phases]) -> list[tuple[float, float]]:
+    """Of the seeds whose onset lies within the grid."""
+    both = [bracket(phases) for phases in seeds.values()]
+    return [(low, high) for low, high in both if low is not None and high is not None]
+
+
+def judge(found: Mapping[str, dict[int, Phases]]) -> list[Verdict]:
+    ends = {name: [s for pair in brackets(seeds) for s in pair] for name, seeds in found.items()}
+    first = next(iter(found))
+    predicted, constant = [], []
+    for name, strengths in ends.items():
+        inside = [PREDICTED / FACTOR <= s**2 <= PREDICTED * FACTOR for s in strengths]
+        squares = (
+            f"η σ_cat²/d_in between {min(strengths) ** 2:.2f} and {max(strengths) ** 2:.2f}"
+            if strengths
+            else "no onset found"
+        )
+        predicted.append(part(name, squares, inside, len(found[name])))
+        if name != first:
+            ratios = [s / t for s in strengths for t in ends[first]]
+            inside = [1 / ALIKE <= ratio <= ALIKE for ratio in ratios]
+            text = (
+                f"σ_cat is {min(ratios):.2f} to {max(ratios):.2f} times that of '{first}'"
+                if ratios
+                else "no onset found"
+            )
+            constant.append(part(name, text, inside, len(found[name])))
+    return [
+        Verdict("N14", "σ_cat² ~ 2 d_in/η (derived for a linear network).", overall(predicted), tuple(predicted), N14_RULE),
+        Verdict("η σ_ε² = const", "η σ_cat² does not depend on rate, batch, depth or width.", overall(constant), tuple(constant), CONST_RULE),
+    ]  # fmt: skip
+
+
+def part(setting: str, text: str, inside: Sequence[bool], seeds: int) -> Part:
+    verdict = (
+        INCONCLUSIVE if not inside or (any(inside) and not all(inside)) else REPRODUCED if all(inside) else CONTRADICTED
+    )
+    return Part("FC", f"{setting}: {text}", None, None, None, (seeds, 0), False, verdict)
+
+
+def overall(parts: Sequence[Part]) -> str:
+    verdicts = {p.verdict for p in parts}
+    return verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE
+
+
+def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -> Figure:
+    """A row a setting and seed; the onset's bracket is the line below its marks."""
+    lanes = [(name, seed) for name, seeds in found.items() for seed in sorted(seeds)]
+    head = Head(
+        f"Phases of a noise injection node against its noise: {dataset_name(context['dataset'])}",
+        "Every mark is one run, its phase named from its history; the line below spans the last run before the catapult's onset "
+        f"and the first beyond it. First row: {describe(next(iter(context['settings'].values())))}; the others change what they "
+        f"name. {context['seeds']} seed(s) a setting.",
+        str(context["below_paper_scale"]),
+    )
+    width, left = 10.0, 2.3
+    top, height = head.height(width) + 0.45, 0.42 * len(lanes) + 0.3
+    total = top + height + 0.7
+    made = Figure(figsize=(width, total))
+    axis = made.add_axes((left / width, 0.7 / total, 1 - (left + 0.25) / width, height / total))
+    head.write(made, 0.15)
+    for lane, (name, seed) in enumerate(lanes):
+        phases = found[name][seed]
+        for phase, (colour, marker, filled) in MARKS.items():
+            of = [s for s, p in phases.items() if p == phase]
+            axis.plot(of, [lane] * len(of), ls="", marker=marker, ms=6, color=colour, mfc=colour if filled else "none")
+        for low, high in brackets({seed: phases}):
+            axis.plot([low, high], [lane + 0.36] * 2, color="#333333", lw=3, solid_capstyle="butt")
+    axis.axvline(PREDICTED**0.5, color="#009E73", ls="--", lw=1.2)
+    axis.set_xscale("log")
+    axis.set_ylim(len(lanes) - 0.4, -0.6)
+    seeds = len({seed for _, seed in lanes}) > 1
+    axis.set_yticks(range(len(lanes)), [f"{name}, seed {seed}" if seeds else name for name, seed in lanes])
+    axis.set_xlabel(r"$\sigma_\epsilon\ /\ \sqrt{d_{\mathrm{in}}/\eta}$")
+    axis.grid(axis="x", color="#dddddd", lw=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    handles = [
+        Line2D([], [], ls="", marker=marker, ms=6, color=colour, mfc=colour if filled else "none", label=phase)
+        for phase, (colour, marker, filled) in MARKS.items()
+    ]
+    handles.append(Line2D([], [], color="#333333", lw=3, label="onset of the catapult"))
+    handles.append(Line2D([], [], color="#009E73", ls="--", lw=1.2, label=r"linear network: $\sqrt{2}$"))
+    made.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0.1 / width, 1 - (top - 0.42) / total), ncol=6, frameon=False,
+        fontsize=9, columnspacing=1.4,
+    )  # fmt: skip
+    return made
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    widths = "-".join(str(w) for w in facts["widths"])
+    return f"FC {widths}, η = {facts['eta']:g}, B = {facts['batch']}, {facts['loss']} loss, {facts['epochs']} epochs"
+
+
+def as_markdown(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
+    body = []
+    for name, seeds in found.items():
+        for seed, phases in sorted(seeds.items()):
+            low, high = bracket(phases)
+            both = low is not None and high is not None
+            counts = ", ".join(f"{p} {list(phases.values()).count(p)}" for p in PHASES if p in phases.values())
+            body.append(
+                [
+                    name, describe(context["settings"][name]), str(seed), str(len(phases)), counts,
+                    f"{low:.3f} to {high:.3f}" if both else "–",
+                    f"{low**2:.2f} to {high**2:.2f}" if both else "–",  # type: ignore[operator]
+                ]
+            )  # fmt: skip
+    header = ["setting", "what", "seed", "runs", "phases", "σ_cat / sqrt(d_in/η)", "η σ_cat²/d_in"]
+    lines = []
+    for verdict in verdicts:
+        parts = "; ".join(f"{p.comparison} ({p.verdict})" for p in verdict.numbers)
+        lines.append(f"- {verdict.claim}: **{verdict.verdict}**. {verdict.statement} {parts}.")
+    rules = "\n".join(f"- {verdict.claim}: {verdict.rule}" for verdict in verdicts)
+    return markdown.document(
+        "# Phases of the noise injection node", f"{dataset_name(context['dataset'])}; σ_cat between the last run before the "
+        "catapult's onset and the first beyond it.", markdown.table(header, body), "\n".join(lines), "Rules:", rules,
+    )  # fmt: skip

@@ -1,0 +1,79 @@
+"""The phase sweep from its configuration to the diagram; brackets and verdicts on made phases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from noise_reg.artefacts import phases, redraw
+from noise_reg.phase_sweep import sweep
+from noise_reg.spec import SpecError
+from noise_reg.store import Store
+from tests.composed import composed
+
+SWEEP = [
+    "wandb=disabled", "grid={low: 0.1, high: 6, count: 6}", "bisections=2", "~settings",
+    ("overrides=['dataset=digits','arch=fc','arch.widths=[128]','optimizer.learning_rate=0.05','optimizer.batch_size=400',"
+    "'reading=exact_loss','max_epochs=40','stop_accuracy=1.0','corruption.grid=[0.5]','corruption.draws=1']"),
+    "+settings={base: [], half rate: ['optimizer.learning_rate=0.025']}",
+]  # fmt: skip
+
+
+def test_the_bracket_is_between_the_last_run_before_the_first_onset_and_that_one() -> None:
+    names = {0.1: "decoupled", 0.3: "decay", 1.0: "catapult", 2.0: "decay", 3.0: "divergent"}
+    assert phases.bracket(names) == (0.3, 1.0)
+    assert phases.bracket({0.1: "decay"}) == (0.1, None)
+    assert phases.bracket({0.1: "divergent"}) == (None, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("onset", "verdict"), [((1.2, 1.4), "reproduced"), ((0.9, 1.1), "inconclusive"), ((0.3, 0.4), "contradicted")]
+)
+def test_n14_is_judged_by_the_square_of_the_bracket(onset: tuple[float, float], verdict: str) -> None:
+    runs = {0.01: "decoupled", onset[0]: "decay", onset[1]: "catapult", 4.0: "divergent"}
+    n14, constant = phases.judge({"one": {0: runs}, "other": {0: runs}})
+    assert n14.verdict == verdict
+    assert constant.verdict == "reproduced"
+
+
+def test_another_onset_contradicts_the_constant_and_none_decides_nothing() -> None:
+    def runs(onset: float) -> phases.Phases:
+        return {0.01: "decay", onset: "decay", 1.01 * onset: "catapult"}
+
+    assert phases.judge({"one": {0: runs(1.0)}, "other": {0: runs(2.0)}})[1].verdict == "contradicted"
+    assert phases.judge({"one": {0: runs(1.0)}, "other": {0: {0.1: "decay"}}})[1].verdict == "inconclusive"
+
+
+def test_a_sweep_brackets_each_onset_and_goes_on_from_the_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with composed("phases", *SWEEP, f"store={tmp_path}/store", f"results={tmp_path}") as cfg:
+        sweep(cfg)
+        made = len(Store(tmp_path / "store").runs())
+        assert made == 2 * (6 + 2)
+        before = (tmp_path / "phases" / "phases.md").read_text()
+        sweep(cfg)
+    assert len(Store(tmp_path / "store").runs()) == made
+    assert (tmp_path / "phases" / "phases.md").read_text() == before
+    assert "12 found" in capsys.readouterr().out
+    verdicts = json.loads((tmp_path / "phases" / "verdicts.json").read_text())
+    assert "half rate: σ_cat is" in verdicts[1]["numbers"][0]["comparison"]
+    assert [v.claim for v in redraw(tmp_path / "phases")] == ["N14", "η σ_ε² = const"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("grid.low=0", r"grid\.low = 0: must be a finite number above 0"),
+        ("grid.high=0.001", r"grid\.high = 0\.001: must be above grid\.low"),
+        ("grid.count=1", r"grid\.count = 1: must be a whole number of at least 2"),
+        ("seeds=0", "seeds = 0"),
+        ("bisections=-1", "bisections = -1"),
+    ],
+)
+def test_impossible_settings_fail_before_any_work(override: str, message: str, tmp_path: Path) -> None:
+    with composed("phases", f"store={tmp_path}/s", override) as cfg, pytest.raises(SpecError, match=message):
+        sweep(cfg)
+    assert not (tmp_path / "s" / "runs").exists()
