@@ -36,9 +36,10 @@ class Setting:
 
     def at(self, strength: float, seed: int) -> Wanted:
         """The run with sigma_epsilon = `strength` units."""
-        strengths = {**dataclasses.asdict(self.job.spec.strengths), "nin_input": strength * self.unit}
+        sigma = strength * self.unit
+        strengths = {**dataclasses.asdict(self.job.spec.strengths), "nin_input": sigma}
         spec = self.job.spec.replace(seed=seed, strengths=strengths)
-        return Wanted(dataclasses.replace(self.job, spec=spec), self.name)
+        return Wanted(dataclasses.replace(self.job, spec=spec, method=f"in_ninr_{sigma:g}"), self.name)
 
 
 def sweep(cfg: DictConfig) -> None:
