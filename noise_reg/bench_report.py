@@ -15,7 +15,7 @@ import torch
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_text
 from noise_reg.bench_contenders import BASE, CONTENDERS, Recipe
-from noise_reg.reproduce import commit
+from noise_reg.checkout import commit
 
 IDLE = 0.97  # processor time per second of a contender below which something else must have been running
 HEAD = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import platform
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from noise_reg.artefacts import artefact
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history
 from noise_reg.artefacts.verdicts import Verdict
+from noise_reg.checkout import commit
 from noise_reg.config import Job, read_job, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
@@ -216,15 +216,6 @@ def run_provenance(spec: RunSpec, pipeline: Pipeline) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("torch", "numpy", "pandas", "hydra-core")},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-
-
-def commit() -> str:
-    """The checkout's commit, with '+' where it has uncommitted changes; '' outside a checkout."""
-    try:
-        call = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+"]
-        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def machine(device: torch.device) -> str:

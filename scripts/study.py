@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from noise_reg import entry
 from noise_reg.artefacts.studies import STUDIES
+from noise_reg.checkout import commit
 from noise_reg.errors import UserError
 
 
@@ -26,6 +27,7 @@ def main(cfg: DictConfig) -> None:
     tables = study.measure(settings)
     context = {
         "settings": settings,
+        "commit": commit(),
         "versions": {name: version(name) for name in ("numpy", "scipy", "pandas")},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seconds": round(time.perf_counter() - started, 1),

@@ -54,9 +54,9 @@ def courses(settings: Mapping[str, Any], start: Weights) -> pd.DataFrame:
         sampled = trajectory(start, toy, steps, on_samples)
         name = str(phase(limit))
         for step in range(steps + 1):
-            values = [float(abs(part[step])) for part in (limit.w_ni, sampled.w_ni, limit.w0 * limit.w1)]
+            values = [float(abs(part[step])) for part in (limit.w_ni, sampled.w_ni)]
             rows.append((name, sigma, step, *values))
-    return pd.DataFrame(rows, columns=["phase", "sigma_epsilon", "step", "limit", "sampled", "fit"])
+    return pd.DataFrame(rows, columns=["phase", "sigma_epsilon", "step", "limit", "sampled"])
 
 
 def diagram(settings: Mapping[str, Any], start: Weights) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def diagram(settings: Mapping[str, Any], start: Weights) -> pd.DataFrame:
     sigma, rows = spaced(settings, "sigma_range"), []
     for rate in spaced(settings, "eta_range"):
         # the same time for every rate, so that one rate is no further trained than another
-        steps = min(int(settings["diagram_time"] / rate), int(settings["most_steps"]))
+        steps = int(settings["diagram_time"] / rate)
         found = phase(trajectory(start, Toy(rate, sigma), steps))
         rows += [(rate, s, str(p)) for s, p in zip(sigma, found, strict=True)]
     return pd.DataFrame(rows, columns=["eta", "sigma_epsilon", "phase"])
@@ -115,7 +115,7 @@ def check(settings: Mapping[str, Any]) -> None:
     for name in ("eta", "batch_sigma", "diagram_time"):
         if not settings[name] > 0:
             raise UserError(f"study.{name} = {settings[name]}: must be above 0")
-    for name in ("steps", "samples", "grid", "repeats", "bound_draws", "noise_steps", "most_steps"):
+    for name in ("steps", "samples", "grid", "repeats", "bound_draws", "noise_steps"):
         if not isinstance(settings[name], int) or settings[name] < 2:
             raise UserError(f"study.{name} = {settings[name]}: must be a whole number of at least 2")
     for name in ("sigma_range", "eta_range", "pull_range"):
