@@ -264,13 +264,17 @@ def plain_run(spec: RunSpec, data: TrainingData) -> tuple[dict[str, Tensor], lis
     draws, loss = Draws(spec), spec.reading.loss
     net = PlainNet(spec, draws)
     optimizer = torch.optim.SGD(net.parameters(), lr=spec.optimizer.learning_rate)
-    history, losses = [], []
+    test_loss, test_accuracy = score(net, loss, data.test_x, data.test_y)
+    history, losses = [{"epoch": 0.0, "test_loss": test_loss, "test_accuracy": test_accuracy} | norms(net)], []
     for epoch in range(spec.max_epochs):
+        peaks: dict[str, float] = {}
         order = draws.order(epoch)[: len(data.x) // BATCH * BATCH]
         right = 0
         for step in range(len(order) // BATCH):
             index = order[step * BATCH : (step + 1) * BATCH]
             noise = StepNoise(draws, epoch, step, order)
+            if step % 8 == 0 or (epoch == 0 and step < 32):
+                peaks = {name: max(value, peaks.get(name, 0.0)) for name, value in norms(net).items()}
             logits = net(noise.input(data.x[index]).view(-1, *IMAGE), noise)
             value = cross_entropy(loss, logits, data.y[index])
             optimizer.zero_grad()
@@ -283,5 +287,7 @@ def plain_run(spec: RunSpec, data: TrainingData) -> tuple[dict[str, Tensor], lis
         if spec.reading.stop_measure == "clean":
             row["train_accuracy"] = score(net, loss, data.x, data.y)[1]
         row["test_loss"], row["test_accuracy"] = score(net, loss, data.test_x, data.test_y)
+        history[0].setdefault("train_loss", losses[0])
+        row |= {f"nin_peak_{layer}": peaks[f"nin_norm_{layer}"] for layer in net.node_layers}
         history.append(row | norms(net))
     return {name: value.detach() for name, value in net.parts().items()}, history, losses
