@@ -41,9 +41,9 @@ Phases = dict[float, str]
 Bracket = tuple[float | None, float | None]
 
 
-def bracket(phases: Mapping[float, str]) -> Bracket:
-    """(largest sigma_epsilon before the first catapult or divergence, that first one); None where there is none."""
-    beyond = [s for s, name in phases.items() if name in (CATAPULT, DIVERGENT)]
+def bracket(phases: Mapping[float, str], names: Sequence[str] = (CATAPULT, DIVERGENT)) -> Bracket:
+    """(largest sigma_epsilon before the first run in one of the phases `names`, that first one); None where there is none."""
+    beyond = [s for s, name in phases.items() if name in names]
     first = min(beyond, default=None)
     before = [s for s in phases if first is None or s < first]
     return max(before, default=None), first
@@ -122,9 +122,9 @@ def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -
     lanes = [(name, seed) for name, seeds in found.items() for seed in sorted(seeds)]
     head = Head(
         f"Phases of a noise injection node against its noise: {dataset_name(context['dataset'])}",
-        "Every mark is one run, its phase named from its history; the line below spans the last run before the catapult's onset "
-        f"and the first beyond it. First row: {describe(next(iter(context['settings'].values())))}; the others change what they "
-        f"name. {context['seeds']} seed(s) a setting.",
+        "Every mark is one run, its phase named from its history; the onset is bracketed by bisection. "
+        f"First row: {describe(next(iter(context['settings'].values())))}; the others change what they "
+        f"name. {seeds_text(int(context['seeds']))}.",
         str(context["below_paper_scale"]),
     )
     width, left = 10.0, 2.3
@@ -139,7 +139,7 @@ def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -
             of = [s for s, p in phases.items() if p == phase]
             axis.plot(of, [lane] * len(of), ls="", marker=marker, ms=6, color=colour, mfc=colour if filled else "none")
         for low, high in brackets({seed: phases}):
-            axis.plot([low, high], [lane + 0.36] * 2, color="#333333", lw=3, solid_capstyle="butt")
+            axis.plot([(low * high) ** 0.5], [lane], ls="", marker="|", ms=22, mew=1.6, color="#333333")
     axis.axvline(PREDICTED**0.5, color="#009E73", ls="--", lw=1.2)
     axis.set_xscale("log")
     axis.set_ylim(len(lanes) - 0.4, -0.6)
@@ -152,13 +152,22 @@ def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -
         Line2D([], [], ls="", marker=marker, ms=6, color=colour, mfc=colour if filled else "none", label=phase)
         for phase, (colour, marker, filled) in MARKS.items()
     ]
-    handles.append(Line2D([], [], color="#333333", lw=3, label="onset of the catapult"))
+    handles.append(Line2D([], [], ls="", marker="|", ms=14, mew=1.6, color="#333333", label="onset of the catapult"))
     handles.append(Line2D([], [], color="#009E73", ls="--", lw=1.2, label=r"linear network: $\sqrt{2}$"))
     made.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0.1 / width, 1 - (top - 0.42) / total), ncol=6, frameon=False,
         fontsize=9, columnspacing=1.4,
     )  # fmt: skip
     return made
+
+
+def seeds_text(seeds: int) -> str:
+    return "One seed a setting" if seeds == 1 else f"{seeds} seeds a setting"
+
+
+def span_text(pair: Bracket, power: int = 1) -> str:
+    low, high = pair
+    return "–" if low is None or high is None else f"{low**power:.2f} to {high**power:.2f}"
 
 
 def describe(facts: Mapping[str, Any]) -> str:
@@ -170,17 +179,24 @@ def as_markdown(found: Mapping[str, dict[int, Phases]], context: Mapping[str, An
     body = []
     for name, seeds in found.items():
         for seed, phases in sorted(seeds.items()):
-            low, high = bracket(phases)
-            both = low is not None and high is not None
+            onset = bracket(phases)
             counts = ", ".join(f"{p} {list(phases.values()).count(p)}" for p in PHASES if p in phases.values())
             body.append(
                 [
-                    name, describe(context["settings"][name]), str(seed), str(len(phases)), counts,
-                    f"{low:.3f} to {high:.3f}" if both else "–",
-                    f"{low**2:.2f} to {high**2:.2f}" if both else "–",  # type: ignore[operator]
+                    name, describe(context["settings"][name]), str(seed), str(len(phases)), counts, span_text(onset),
+                    span_text(onset, 2), span_text(bracket(phases, [DIVERGENT])),
                 ]
             )  # fmt: skip
-    header = ["setting", "what", "seed", "runs", "phases", "σ_cat / sqrt(d_in/η)", "η σ_cat²/d_in"]
+    header = [
+        "setting",
+        "what",
+        "seed",
+        "runs",
+        "phases",
+        "σ_cat / sqrt(d_in/η)",
+        "η σ_cat²/d_in",
+        "first divergence / sqrt(d_in/η)",
+    ]
     lines = []
     for verdict in verdicts:
         parts = "; ".join(f"{p.comparison} ({p.verdict})" for p in verdict.numbers)
@@ -188,5 +204,5 @@ def as_markdown(found: Mapping[str, dict[int, Phases]], context: Mapping[str, An
     rules = "\n".join(f"- {verdict.claim}: {verdict.rule}" for verdict in verdicts)
     return markdown.document(
         "# Phases of the noise injection node", f"{dataset_name(context['dataset'])}; σ_cat between the last run before the "
-        "catapult's onset and the first beyond it.", markdown.table(header, body), "\n".join(lines), "Rules:", rules,
+        "catapult's onset and the first beyond it; the first divergence lies between two runs of the grid.", markdown.table(header, body), "\n".join(lines), "Rules:", rules,
     )  # fmt: skip
