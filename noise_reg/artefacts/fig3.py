@@ -39,7 +39,7 @@ QUANTITIES = {  # column: label, colour, marker
     "test_{}": ("test, noise off", "#009E73", "s"),
 }
 PEAK = (r"peak of $|W_{\mathrm{NI}}|$ within epoch 1", "#0072B2", "^")
-NORM, LOSS = (0.03, 12.0), (0.2, 2000.0)
+NORM, LOSS = (0.03, 100.0), (0.2, 5e4)
 RULE = (
     f"The phase of every run from its history alone. Divergent: a loss that is not finite, or a last training loss no lower "
     f"than that of the first mini-batch; catapult: else, |W_NI| first rose by more than {100 * RISE:.0f} %; decay: else, it lost "
@@ -267,7 +267,7 @@ def as_markdown(found: Sequence[Course], context: Mapping[str, Any], verdicts: S
             ]
         )
     header = [
-        "loss", "σ_ε² / (d_in/η)", "σ_ε", "paper", "ours (runs)", "n", "peak of \\|W_NI\\| / start", "end / start",
+        "loss", "σ_ε² / (d_in/η)", "σ_ε", "paper", "ours (runs)", "n", "peak of |W_NI| / start", "end / start",
         "first training loss", "last training loss", "test accuracy (%)",
     ]  # fmt: skip
     below = [f"**Below paper scale:** {context['below_paper_scale']}."] if context["below_paper_scale"] else []
