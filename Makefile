@@ -10,7 +10,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
-	$(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+	$(if $(filter smoke,$(PRESET)),corruption=light) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-phases reproduce-toy report bench lock clean
@@ -18,7 +18,7 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "  PRESET=smoke|quick|paper   DEVICE=auto|cpu|cuda   DATA_DIR=<folder of prepared <dataset>.npz>"
+	@echo "  PRESET=smoke|quick|cpu|paper   DEVICE=auto|cpu|cuda   DATA_DIR=<folder of prepared <dataset>.npz>"
 	@echo "  ARGS='<further settings>'  PYTHON3=<Python 3.11 to 3.13 to build the environment with>"
 
 setup: $(STAMP) ## Create .venv with exactly the locked packages (done on demand by every other target)
@@ -52,7 +52,7 @@ reproduce-table2: $(STAMP) ## Table 2: clean accuracies beside the paper's (PRES
 	$(call REPRODUCE,table2)
 
 reproduce-fig3: $(STAMP) ## Fig. 3: the four phases of the noise node, with both losses (PRESET, DATA_DIR, DEVICE)
-	$(call REPRODUCE,fig3)
+	$(call REPRODUCE,fig3) $(if $(filter-out smoke,$(PRESET)),corruption=light)
 
 reproduce-phases: $(STAMP) ## The phase diagram: the noise swept, the catapult's onset bracketed (DATA_DIR, DEVICE)
 	$(PYTHON) scripts/phases.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)

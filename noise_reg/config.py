@@ -102,6 +102,9 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
         raise SpecError(
             f"regularizer.sigma: must be given for regularizer = {name}, the standard deviation of its noise"
         )
+    problem = number(0)(regularizer["sigma"]) if isinstance(regularizer["sigma"], int | float) else "a number"
+    if problem:
+        raise SpecError(f"regularizer.sigma = {regularizer['sigma']}: must be {problem}")
     for field in ("sigma", *STRENGTHS):
         if regularizer[field] is None:
             raise SpecError(f"regularizer.{field}: must be given")

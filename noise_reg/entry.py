@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.errors import UserError
 
@@ -32,8 +38,24 @@ def run(main: Callable[[], None]) -> NoReturn:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("hydra", "omegaconf"):
             raise
-        leave(str(error), 2)  # a configuration that does not compose: Hydra's message names it and what is there
+        leave(
+            with_known_keys(str(error)), 2
+        )  # a configuration that does not compose: Hydra's message names it and what is there
     sys.exit(0)
+
+
+def with_known_keys(message: str) -> str:
+    """Hydra's message on a key that is not there, with those that are instead of its advice to add it."""
+    found = re.match(r"Could not override '([^']+)'", message)
+    if found is None:
+        return message
+    group, _, _ = found[1].rpartition(".")
+    conf = Path(__file__).parent.parent / "conf"
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        cfg = OmegaConf.select(compose(Path(sys.argv[0]).stem), group) if group else compose(Path(sys.argv[0]).stem)
+    known = ", ".join(sorted(map(str, cfg))) if isinstance(cfg, DictConfig) else "none"
+    return f"{found[1]}: unknown key{f' of {group}' if group else ''}; known are {known}"
 
 
 def terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -160,9 +160,11 @@ class Pipeline:
             else:
                 bar.set_postfix_str(value, refresh=False)
 
-        for number in run_in_workers([task] * workers, receive):
+        def lost(number: int) -> None:
             self.lost_workers += 1
-            self.say(f"a worker process was killed by signal {number}; its runs go on here from their last checkpoint")
+            self.say(f"a worker process was killed by signal {number}; its runs will go on from their last checkpoint")
+
+        run_in_workers([task] * workers, receive, lost)
         return settled
 
     def workers(self, stacks: int) -> int:
@@ -321,4 +323,4 @@ def describe(stack: Stack, methods: Mapping[str, str], outcomes: Sequence[Outcom
     names = sorted({methods[spec.key] for spec in specs})
     who = names[0] if len(names) == 1 else f"{len(names)} methods"
     accuracy = sum(h[-1]["train_accuracy"] for h in histories) / len(histories)
-    return f"{who} x {len(specs)}, epoch {histories[0][-1]['epoch']}, train {accuracy:.3f}"
+    return f"{len(specs)} runs of {who}, epoch {histories[0][-1]['epoch']}, train {accuracy:.3f}"

@@ -149,7 +149,9 @@ def show_plan(name: str, cfg: DictConfig, plan: Estimate, kept: int) -> None:
 
 def show_verdicts(verdicts: Sequence[Verdict], out: Path) -> None:
     for verdict in verdicts:
-        print(f"  {verdict.claim}: {verdict.verdict}")
+        print(f"  {verdict.claim}: {verdict.verdict}. {verdict.statement}")
+    for note in dict.fromkeys(verdict.note for verdict in verdicts if verdict.note):
+        print(f"  all {note}")
     print(f"written to {out}/: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
 
 

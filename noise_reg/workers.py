@@ -32,10 +32,11 @@ def possible_workers(device: torch.device) -> int:
     return torch.get_num_threads() if forkable and not multiprocessing.current_process().daemon else 1
 
 
-def run_in_workers(tasks: Sequence[Task], receive: Callable[[Any], None]) -> list[int]:
-    """Runs each task in a process of its own and hands what they send to `receive`, in this process.
+def run_in_workers(tasks: Sequence[Task], receive: Callable[[Any], None], lost: Callable[[int], None]) -> None:
+    """Runs each task in a process of its own and hands what they send to `receive`, in this process; `lost` is told the signal that
+    killed a worker, if one did, and the others go on.
 
-    Returns the signals that killed workers, if any did. A UserError or KeyboardInterrupt of a task is raised here, any other
+    A UserError or KeyboardInterrupt of a task is raised here, any other
     exception as a RuntimeError with its traceback; then the other workers are terminated, as they are by an interrupt of this
     process.
     """
@@ -53,13 +54,13 @@ def run_in_workers(tasks: Sequence[Task], receive: Callable[[Any], None]) -> lis
                     kind, value = end.recv()
                 except EOFError:
                     open_ends.remove(end)
+                    workers[end].join()
+                    if (code := workers[end].exitcode or 0) < 0:
+                        lost(-code)
                     continue
                 if kind == "failed":
                     raise value
                 receive(value)
-        for process in workers.values():
-            process.join()
-        return [-code for process in workers.values() if (code := process.exitcode or 0) < 0]
     finally:
         for end, process in workers.items():
             if process.is_alive():

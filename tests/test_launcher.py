@@ -85,7 +85,7 @@ def test_a_multirun_trains_one_stack(tmp_path: Path) -> None:
         "workers=1",
     )
     assert done.returncode == 0, done.stderr
-    assert "3 methods x 6" in done.stderr
+    assert "6 runs of 3 methods" in done.stderr
     runs = Store(tmp_path).runs()
     assert sorted(zip(runs["method"], runs["seed"], strict=True)) == [
         (method, seed) for method in ("in_ninr_decay", "l2", "none") for seed in (0, 1)
@@ -129,3 +129,16 @@ def test_a_users_mistake_ends_without_traceback(overrides: list[str], message: s
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "s" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("foo=1", "foo: unknown key; known are arch, checkpoint_seconds"),
+        ("regularizer.sigm=1", "regularizer.sigm: unknown key of regularizer; known are cdt, default"),
+    ],
+)
+def test_an_unknown_key_lists_the_known_ones(override: str, words: str) -> None:
+    done = train(*SMALL, override)
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr
