@@ -115,7 +115,7 @@ def test_a_full_disk_ends_in_a_message_and_loses_nothing(tmp_path: Path) -> None
         (["-m", "seed=range(0,0)"], "the sweep is empty"),
         (
             ["-m", "seed=0,1", "regularizer=cdt", "regularizer.sigma=-3"],
-            "regularizer.cdt = -3.0: must be a number in [0, 1]",
+            "regularizer.sigma = -3: must be a finite number of at least 0",
         ),
         (["dataset=cifar11"], "Could not find 'dataset/cifar11'"),
         (["regularizer=lasso"], "full_ninr_catapult"),
