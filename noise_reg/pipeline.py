@@ -323,4 +323,5 @@ def describe(stack: Stack, methods: Mapping[str, str], outcomes: Sequence[Outcom
     names = sorted({methods[spec.key] for spec in specs})
     who = names[0] if len(names) == 1 else f"{len(names)} methods"
     accuracy = sum(h[-1]["train_accuracy"] for h in histories) / len(histories)
-    return f"{len(specs)} runs of {who}, epoch {histories[0][-1]['epoch']}, train {accuracy:.3f}"
+    runs = "1 run" if len(specs) == 1 else f"{len(specs)} runs"
+    return f"{runs} of {who}, epoch {histories[0][-1]['epoch']}, train {accuracy:.3f}"

@@ -15,7 +15,7 @@ from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.methods import dataset_name
 from noise_reg.artefacts.rows import Rows
-from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED
+from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED, combine
 from noise_reg.artefacts.verdicts import Part, Verdict
 from noise_reg.errors import UserError
 from noise_reg.theory.phases import CATAPULT, DIVERGENT, PHASES, phase_of
@@ -100,8 +100,8 @@ def judge(found: Mapping[str, dict[int, Phases]]) -> list[Verdict]:
             )
             constant.append(part(name, text, inside, len(found[name])))
     return [
-        Verdict("N14", "σ_cat² ~ 2 d_in/η (derived for a linear network).", overall(predicted), tuple(predicted), N14_RULE),
-        Verdict("η σ_ε² = const", "η σ_cat² does not depend on rate, batch, depth or width.", overall(constant), tuple(constant), CONST_RULE),
+        Verdict("N14", "σ_cat² ~ 2 d_in/η (derived for a linear network).", combine([p.verdict for p in predicted]), tuple(predicted), N14_RULE),
+        Verdict("η σ_ε² = const", "η σ_cat² does not depend on rate, batch, depth or width.", combine([p.verdict for p in constant]), tuple(constant), CONST_RULE),
     ]  # fmt: skip
 
 
@@ -110,11 +110,6 @@ def part(setting: str, text: str, inside: Sequence[bool], seeds: int) -> Part:
         INCONCLUSIVE if not inside or (any(inside) and not all(inside)) else REPRODUCED if all(inside) else CONTRADICTED
     )
     return Part("FC", f"{setting}: {text}", None, None, None, (seeds, 0), False, verdict)
-
-
-def overall(parts: Sequence[Part]) -> str:
-    verdicts = {p.verdict for p in parts}
-    return verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE
 
 
 def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -> Figure:
