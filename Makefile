@@ -10,7 +10,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
-	$(if $(filter smoke,$(PRESET)),corruption=light) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+	$(if $(filter smoke,$(PRESET)),corruption=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-phases reproduce-toy report bench lock clean
