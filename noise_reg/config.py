@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from noise_reg.spec import CorruptionSpec, RunSpec, SpecError, Strengths, checked, number, one_of, parse
+from noise_reg.spec import (
+    AttackSpec,
+    CorruptionSpec,
+    EvaluationSpec,
+    RunSpec,
+    SpecError,
+    Strengths,
+    checked,
+    number,
+    one_of,
+    parse,
+)
 
 STRENGTHS = tuple(f.name for f in dataclasses.fields(Strengths))
 REGULARIZER_KEYS = {"name", "sigma", "default", *STRENGTHS}
@@ -57,7 +68,7 @@ class Runtime:
 class Job:
     spec: RunSpec
     method: str
-    corruption: CorruptionSpec
+    evaluations: tuple[EvaluationSpec, ...]
     runtime: Runtime
 
 
@@ -77,7 +88,21 @@ def read_job(cfg: DictConfig) -> Job:
     spec = parse(RunSpec, {**{key: tree.get(key) for key in RUN_KEYS}, "strengths": strengths})
     runtime = read_runtime(cfg)
     corruption = parse(CorruptionSpec, tree["corruption"], "corruption.")
-    return Job(spec, method_label(regularizer, spec.strengths), corruption, runtime)
+    return Job(spec, method_label(regularizer, spec.strengths), (corruption,), runtime)
+
+
+def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationSpec, ...]:
+    """The evaluations `names`: 'corruption', or attacks of the group `attack`. Raises SpecError for an unknown one."""
+    attacks: Any = OmegaConf.to_container(cfg.attack, resolve=True)
+    found: list[EvaluationSpec] = []
+    for name in names:
+        if name == "corruption":
+            found.append(parse(CorruptionSpec, OmegaConf.to_container(cfg.corruption), "corruption."))  # type: ignore[arg-type]
+        elif name in attacks:
+            found.append(parse(AttackSpec, attacks[name], f"attack.{name}."))
+        else:
+            raise SpecError(f"evaluations = {name}: unknown; known are corruption, {', '.join(attacks)}")
+    return tuple(found)
 
 
 def read_runtime(cfg: DictConfig) -> Runtime:

@@ -103,8 +103,9 @@ def probed_epoch(probed: dict[tuple[str, ...], float], spec: RunSpec) -> float:
 
 def evaluation_epochs(pipeline: Pipeline, job: Job) -> float:
     """The cost of a run's evaluation in training epochs."""
-    data, grid = pipeline.data(job.spec), job.corruption
-    return EVALUATION_SHARE * len(grid.grid) * grid.draws * len(data.test_y) / len(data.x)
+    data = pipeline.data(job.spec)
+    passes = sum(settings.passes(len(data.test_y)) for settings in job.evaluations)
+    return EVALUATION_SHARE * passes * len(data.test_y) / len(data.x)
 
 
 def probe(pipeline: Pipeline, specs: Sequence[RunSpec], *, single_thread: bool) -> float:

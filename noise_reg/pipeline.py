@@ -15,12 +15,12 @@ from tqdm import tqdm
 from noise_reg.config import Job, Runtime
 from noise_reg.data import load
 from noise_reg.errors import UserError
-from noise_reg.evaluate.corruption import corruption_accuracy
+from noise_reg.evaluate import evaluation_precision, measure
 from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData, data_key, prepare
-from noise_reg.spec import CorruptionSpec, RunSpec, digest, parse
+from noise_reg.spec import EvaluationSpec, RunSpec, digest, parse
 from noise_reg.store import Store
 from noise_reg.tracking import Tracker, TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
@@ -259,41 +259,37 @@ class Pipeline:
         return new_stack(specs, data), f"stack-{digest(sorted(wanted))}"
 
     def evaluate(self, jobs: Sequence[Job]) -> None:
-        """Clean accuracy and Eq. 8 of every completed run that lacks them."""
-        lacking: dict[tuple[str, str], list[Job]] = {}
+        """The evaluations of every completed run that lacks them."""
+        lacking: dict[tuple[str, EvaluationSpec], list[RunSpec]] = {}
         for job in jobs:
-            key = job.spec.key
-            settings = dataclasses.asdict(job.corruption)
-            if self.store.read_record(key)["status"] != "completed":
+            if self.store.read_record(job.spec.key)["status"] != "completed":
                 continue
-            if self.store.evaluation(key, corruption_name(job.corruption), settings) is None:
-                lacking.setdefault((job.spec.stack_key(), digest(settings)), []).append(job)
+            for settings in job.evaluations:
+                asked = dataclasses.asdict(settings)
+                if self.store.evaluation(job.spec.key, settings.label, asked) is None:
+                    lacking.setdefault((job.spec.stack_key(), settings), []).append(job.spec)
         count = sum(map(len, lacking.values()))
         with tqdm(total=count, unit="run", disable=not count, desc="evaluating", dynamic_ncols=True) as bar:
-            for group in lacking.values():
-                data = self.data(group[0].spec)
-                size = self.stack_size(group[0].spec)
-                for first in range(0, len(group), size):
-                    chunk = group[first : first + size]
-                    self.evaluate_stack([job.spec for job in chunk], chunk[0].corruption, data)
+            for (_, settings), specs in lacking.items():
+                size = self.stack_size(specs[0])
+                bar.set_postfix_str(settings.label, refresh=False)
+                for first in range(0, len(specs), size):
+                    chunk = specs[first : first + size]
+                    self.evaluate_stack(chunk, settings)
                     bar.update(len(chunk))
 
-    def evaluate_stack(self, specs: Sequence[RunSpec], settings: CorruptionSpec, data: TrainingData) -> None:
+    def evaluate_stack(self, specs: Sequence[RunSpec], settings: EvaluationSpec) -> None:
+        data = self.data(specs[0])
         weights = [self.store.weights(spec.key) for spec in specs]
         model = stacked_model(specs, weights, data.image, data.classes).to(self.device)
-        model.set_precision(specs[0].precision)
-        grid = dataclasses.replace(
-            settings, grid=tuple(dict.fromkeys((0.0, *settings.grid)))
-        )  # 0 is the clean accuracy
-        with arithmetic(specs[0].precision, self.device):
-            accuracy_RS = corruption_accuracy(model, data.test_pixels, data.test_y, data.standardizer, grid).tolist()
-        tree = dataclasses.asdict(settings)
-        for spec, row in zip(specs, accuracy_RS, strict=True):
-            by_sigma = dict(zip(grid.grid, row, strict=True))
-            self.store.write_evaluation(spec.key, "clean", {}, [(0.0, by_sigma[0.0])])
-            self.store.write_evaluation(
-                spec.key, corruption_name(settings), tree, [(s, by_sigma[s]) for s in settings.grid]
-            )
+        precision = evaluation_precision(settings, specs[0].precision)
+        model.set_precision(precision)
+        with arithmetic(precision, self.device):
+            measured = measure(model, data, settings)
+        for name, asked, _ in settings.stored():
+            strengths, accuracy_RS = measured[name]
+            for spec, row in zip(specs, accuracy_RS.tolist(), strict=True):
+                self.store.write_evaluation(spec.key, name, asked, list(zip(strengths, row, strict=True)))
 
     def mirror(self, jobs: Iterable[Job], group: str, tags: Sequence[str]) -> None:
         """Shows the runs in Weights & Biases, from what the store holds of them."""
@@ -305,11 +301,6 @@ class Pipeline:
             rows = evaluations[evaluations["key"] == key]
             record = self.store.read_record(key)
             self.tracker.log_run(key, self.store.spec(key), record, self.store.history(key), rows, group, tags)
-
-
-def corruption_name(settings: CorruptionSpec) -> str:
-    """The evaluation's name in the store: the two spaces of reading 6 do not overwrite each other."""
-    return "corruption" if settings.space == "standardized" else "corruption_pixel"
 
 
 def describe_spec(spec: RunSpec, method: str) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from omegaconf import DictConfig
 
-from omegaconf import DictConfig, OmegaConf
-
-from noise_reg.config import Job, read_runtime
+from noise_reg.config import Job, read_evaluations, read_runtime
 from noise_reg.errors import UserError
-from noise_reg.pipeline import Pipeline, corruption_name
-from noise_reg.spec import CorruptionSpec, RunSpec, parse
+from noise_reg.pipeline import Pipeline
+from noise_reg.spec import RunSpec, parse
 
 
 def reevaluate(cfg: DictConfig) -> None:
     """Evaluates the completed runs of the store (or those of `runs`) and prints their mean accuracy at each strength."""
-    tree: Any = OmegaConf.to_container(cfg.corruption, resolve=True)
-    settings = parse(CorruptionSpec, tree, "corruption.")
+    evaluations = read_evaluations(cfg, cfg.evaluations)
     runtime = read_runtime(cfg)
     pipeline = Pipeline(runtime)
     runs = pipeline.store.runs().set_index("key")
@@ -28,11 +25,13 @@ def reevaluate(cfg: DictConfig) -> None:
             f"store = {runtime.store}: holds no runs; train some with scripts/train.py store={runtime.store}"
         )
     jobs = [
-        Job(parse(RunSpec, pipeline.store.spec(key)), str(runs.loc[key, "method"]), settings, runtime) for key in keys
+        Job(parse(RunSpec, pipeline.store.spec(key)), str(runs.loc[key, "method"]), evaluations, runtime)
+        for key in keys
     ]
     pipeline.evaluate(jobs)
     rows = pipeline.store.evaluations()
-    rows = rows[rows["key"].isin(keys) & (rows["evaluation"] == corruption_name(settings))]
-    shown = rows.merge(runs.reset_index()[["key", "dataset", "arch", "method"]], on="key")
-    table = shown.groupby(["dataset", "arch", "method", "strength"])["accuracy"].mean().unstack()
-    print((100 * table).round(1).to_string())
+    shown = rows[rows["key"].isin(keys)].merge(runs.reset_index()[["key", "dataset", "arch", "method"]], on="key")
+    for settings in evaluations:
+        of = shown[shown["evaluation"] == settings.label]
+        table = of.groupby(["dataset", "arch", "method", "strength"])["accuracy"].mean().unstack()
+        print(f"{settings.label}, accuracy in %\n{(100 * table).round(1).to_string()}")

@@ -21,11 +21,11 @@ from noise_reg.artefacts import artefact
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.checkout import commit
-from noise_reg.config import Job, read_job, read_runtime
+from noise_reg.config import Job, read_evaluations, read_job, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
-from noise_reg.pipeline import Pipeline, corruption_name
-from noise_reg.spec import CorruptionSpec, RunSpec, SpecError, parse
+from noise_reg.pipeline import Pipeline
+from noise_reg.spec import AttackSpec, EvaluationSpec, RunSpec, SpecError
 from noise_reg.store import EVALUATION_COLUMNS, Store
 
 
@@ -40,7 +40,6 @@ class Wanted:
 def wanted_runs(cfg: DictConfig) -> list[Wanted]:
     """The runs of `artefact` at `preset`: panels x methods x seeds, then the second readings."""
     runtime = read_runtime(cfg)
-    corruption = parse(CorruptionSpec, OmegaConf.to_container(cfg.corruption), "corruption.")  # type: ignore[arg-type]
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     figure, preset = plain["artefact"], plain["preset"]
     missing = [panel for panel in figure["panels"] if panel not in preset["panels"]]
@@ -49,6 +48,7 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
         raise SpecError(
             f"preset = {preset['name']}: says nothing of the panel {missing[0]} of {figure['name']}, only of {there}"
         )
+    evaluations = {panel: evaluations_of(cfg, panel) for panel in figure["panels"]}
     lists = [
         (panel, overrides, "", preset["panels"][panel]["seeds"])
         for panel in figure["panels"]
@@ -71,8 +71,17 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
         job = read_job(hydra.compose("train", overrides=chosen))
         for seed in range(seeds):
             spec = job.spec.replace(seed=seed)
-            wanted.append(Wanted(Job(spec, job.method, corruption, runtime), reading))
+            wanted.append(Wanted(Job(spec, job.method, evaluations[panel], runtime), reading))
     return wanted
+
+
+def evaluations_of(cfg: DictConfig, panel: str) -> tuple[EvaluationSpec, ...]:
+    """What the artefact evaluates; a preset may attack fewer images of a panel."""
+    found = read_evaluations(cfg, cfg.artefact.get("evaluations", ["corruption"]))
+    images = cfg.preset.panels[panel].get("attack_images")
+    if images is None:
+        return found
+    return tuple(dataclasses.replace(s, images=int(images)) if isinstance(s, AttackSpec) else s for s in found)
 
 
 def reproduce(cfg: DictConfig) -> None:
@@ -179,10 +188,10 @@ def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None, whole_his
         row |= {name: record[name] for name in columns}
         row |= {name: record.get(name, "") for name in ("diverged_quantity", "diverged_step")}
         rows.append(row)
-        for name, asked in (("clean", {}), (corruption_name(w.job.corruption), dataclasses.asdict(w.job.corruption))):
+        for name, asked, shown in (entry for settings in w.job.evaluations for entry in settings.stored()):
             frame = store.evaluation(key, name, asked)
             if frame is not None:
-                evaluations.append(frame.assign(key=key, evaluation=name.split("_")[0])[EVALUATION_COLUMNS])
+                evaluations.append(frame.assign(key=key, evaluation=shown)[EVALUATION_COLUMNS])
         history = store.history(key).assign(key=key)
         if not whole_history:
             history = thin_history(history[["key", "epoch", "train_accuracy", "test_accuracy"]].dropna())
@@ -204,7 +213,10 @@ def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def provenance(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline) -> dict[str, Any]:
     asked = {"preset": cfg.preset.name, "spread": cfg.spread, "panels": OmegaConf.to_container(cfg.preset.panels)}
-    return asked | run_provenance(wanted[0].job.spec, pipeline) | {"corruption": OmegaConf.to_container(cfg.corruption)}
+    evaluated = {
+        panel: {s.label: dataclasses.asdict(s) for s in evaluations_of(cfg, panel)} for panel in cfg.artefact.panels
+    }
+    return asked | run_provenance(wanted[0].job.spec, pipeline) | {"evaluations": evaluated}
 
 
 def run_provenance(spec: RunSpec, pipeline: Pipeline) -> dict[str, Any]:

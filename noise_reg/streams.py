@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     NODE = 6
     CORRUPTION = 7
     NODE_SIGN = 8
+    ATTACK = 9
 
 
 def philox(

@@ -5,7 +5,6 @@ Axes: R replicas, B samples, D pixels, N test images, S strengths.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -16,14 +15,13 @@ from torch import Tensor, nn
 
 from noise_reg.evaluate import corruption
 from noise_reg.evaluate.corruption import corruption_accuracy
-from noise_reg.nn import CLEAN, StackedModel
-from noise_reg.nn.export import STANDARDIZER, plain_model
+from noise_reg.nn import CLEAN
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers import TrainingPlaces, corrupt
 from noise_reg.spec import CorruptionSpec
 from noise_reg.streams import Purpose, normal
-from noise_reg.train import Outcome, new_stack, train
-from tests.plain import BATCH, IMAGE, TEST_IMAGES, made_data, made_spec
+from tests.plain import BATCH, IMAGE, TEST_IMAGES, made_spec
+from tests.trained import exported, trained
 
 GRID = (0.0, 0.3, 0.7, 1.0)
 Predict = Callable[[Tensor], Tensor]
@@ -33,23 +31,6 @@ def settings(
     *, space: str = "standardized", draws: int = 3, grid: tuple[float, ...] = GRID, seed: int = 5
 ) -> CorruptionSpec:
     return CorruptionSpec(grid=grid, draws=draws, space=space, seed=seed)
-
-
-def trained(arch: str, seeds: tuple[int, ...] = (1, 2, 3)) -> tuple[StackedModel, TrainingData, list[Outcome]]:
-    """Replicas that know most of the training images, so that noise costs them something."""
-    methods: list[dict[str, float]] = [{}, {"cdt": 0.4}, {"nin_input": 1.0}]
-    specs = [
-        made_spec(arch, seed=seed, strengths=strengths, max_epochs=6)
-        for seed, strengths in zip(seeds, methods, strict=True)
-    ]
-    data = made_data(specs[0])
-    stack = new_stack(specs, data)
-    return stack.model, data, [outcome for ended in train(stack, data) for outcome in ended]
-
-
-def exported(outcome: Outcome, data: TrainingData) -> nn.Module:
-    first = {STANDARDIZER + name: value.numpy() for name, value in data.standardizer.state_dict().items()}
-    return plain_model(dataclasses.asdict(outcome.spec), outcome.weights | first, outcome.record)
 
 
 def started(sigmas: list[float], seeds: list[int], *, epoch: int = 0, step: int = 0) -> TrainingPlaces:

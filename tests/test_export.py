@@ -5,21 +5,19 @@ Axes: R replicas, B images, D pixels, K classes.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from noise_reg.nn import CLEAN
-from noise_reg.nn.export import STANDARDIZER, plain_model, stacked_model
+from noise_reg.nn.export import stacked_model
 from noise_reg.prepare import TrainingData
 from noise_reg.spec import RunSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
 from tests.plain import CLASSES, IMAGE, TEST_IMAGES, made_data, made_spec
+from tests.trained import exported
 
 FULL = {"nin_input": 2.0, "nin_hidden": 0.5}
 GEOMETRIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -45,14 +43,6 @@ def trained(arch: str, **changes: Any) -> tuple[Stack, TrainingData, list[Outcom
     stack = new_stack(specs, data)
     (outcomes,) = train(stack, data)
     return stack, data, outcomes
-
-
-def exported(outcome: Outcome, data: TrainingData) -> nn.Module:
-    """As the store has them: the specification through JSON, the first layer's numbers among the weights."""
-    first = {STANDARDIZER + name: value.numpy() for name, value in data.standardizer.state_dict().items()}
-    return plain_model(
-        json.loads(json.dumps(dataclasses.asdict(outcome.spec))), outcome.weights | first, outcome.record
-    )
 
 
 @pytest.mark.parametrize("reading", READINGS)

@@ -33,7 +33,7 @@ def jobs(store: Path, *overrides: str, seeds: int = 2, methods: Sequence[str] = 
     found = []
     for method in methods:
         first = job(*SMALL, f"store={store}", f"regularizer={method}", "max_epochs=3", *overrides)
-        found += [Job(first.spec.replace(seed=s), first.method, first.corruption, first.runtime) for s in range(seeds)]
+        found += [Job(first.spec.replace(seed=s), first.method, first.evaluations, first.runtime) for s in range(seeds)]
     return found
 
 
@@ -198,7 +198,7 @@ def test_a_batch_larger_than_the_data_is_named(tmp_path: Path) -> None:
 
 def test_a_failing_tracker_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [
-        Job(j.spec, j.method, j.corruption, dataclasses.replace(j.runtime, wandb="offline"))
+        Job(j.spec, j.method, j.evaluations, dataclasses.replace(j.runtime, wandb="offline"))
         for j in jobs(tmp_path, seeds=1)
     ]
     monkeypatch.setattr("wandb.init", lambda **_: (_ for _ in ()).throw(RuntimeError("no service")))

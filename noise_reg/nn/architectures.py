@@ -94,8 +94,9 @@ class StackedModel(nn.Module):
         return h
 
     def dense(self, layer: int, linear: StackedLinear, x: Tensor, places: Places, hidden: bool) -> Tensor:
-        """One dense layer, at once where the optimiser allows that, else step by step: the two give the same."""
-        if linear.fold is not None:
+        """One dense layer, at once where the optimiser allows that, else step by step: the two give the same. Gradients outside
+        training (of attacks, of meters) must not step the weights."""
+        if linear.fold is not None and (places.training or not torch.is_grad_enabled()):
             epsilon = places.node(layer)
             node = None if epsilon is None else self.nodes[str(layer)].get_parameter("weight")
             drop = places.drop(torch.Size((*x.shape[:2], linear.bias.shape[1])), layer) if hidden else None
