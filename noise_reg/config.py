@@ -12,6 +12,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from noise_reg.spec import (
     AttackSpec,
+    CertificateSpec,
     CorruptionSpec,
     EvaluationSpec,
     RunSpec,
@@ -99,7 +100,8 @@ def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationS
         if name == "corruption":
             found.append(parse(CorruptionSpec, OmegaConf.to_container(cfg.corruption), "corruption."))  # type: ignore[arg-type]
         elif name in attacks:
-            found.append(parse(AttackSpec, attacks[name], f"attack.{name}."))
+            kind: type[AttackSpec | CertificateSpec] = CertificateSpec if name == "certificate" else AttackSpec
+            found.append(parse(kind, attacks[name], f"attack.{name}."))
         else:
             raise SpecError(f"evaluations = {name}: unknown; known are corruption, {', '.join(attacks)}")
     return tuple(found)

@@ -20,7 +20,7 @@ from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData, data_key, prepare
-from noise_reg.spec import EvaluationSpec, RunSpec, digest, parse
+from noise_reg.spec import CertificateSpec, EvaluationSpec, RunSpec, digest, parse
 from noise_reg.store import Store
 from noise_reg.tracking import Tracker, TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
@@ -262,7 +262,9 @@ class Pipeline:
         """The evaluations of every completed run that lacks them."""
         lacking: dict[tuple[str, EvaluationSpec], list[RunSpec]] = {}
         for job in jobs:
-            if self.store.read_record(job.spec.key)["status"] != "completed":
+            status = self.store.read_record(job.spec.key)["status"]
+            if status != "completed":
+                self.say(f"not evaluated: {describe_spec(job.spec, job.method)}, which {status}")
                 continue
             for settings in job.evaluations:
                 asked = dataclasses.asdict(settings)
@@ -271,7 +273,7 @@ class Pipeline:
         count = sum(map(len, lacking.values()))
         with tqdm(total=count, unit="run", disable=not count, desc="evaluating", dynamic_ncols=True) as bar:
             for (_, settings), specs in lacking.items():
-                size = self.stack_size(specs[0])
+                size = 1 if isinstance(settings, CertificateSpec) else self.stack_size(specs[0])
                 bar.set_postfix_str(settings.label, refresh=False)
                 for first in range(0, len(specs), size):
                     chunk = specs[first : first + size]
@@ -285,7 +287,7 @@ class Pipeline:
         precision = evaluation_precision(settings, specs[0].precision)
         model.set_precision(precision)
         with arithmetic(precision, self.device):
-            measured = measure(model, data, settings)
+            measured = measure(model, data, settings, lambda: self.store.model(specs[0].key).to(self.device))
         for name, asked, _ in settings.stored():
             strengths, accuracy_RS = measured[name]
             for spec, row in zip(specs, accuracy_RS.tolist(), strict=True):

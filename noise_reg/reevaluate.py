@@ -18,9 +18,10 @@ def reevaluate(cfg: DictConfig) -> None:
     runs = pipeline.store.runs().set_index("key")
     keys = list(runs.index) if cfg.runs is None else [str(key) for key in cfg.runs]
     unknown = [key for key in keys if key not in runs.index]
-    if unknown:
-        raise UserError(f"runs = {unknown[0]}: not in the store {runtime.store}, which holds {len(runs)} runs")
-    if not keys:
+    for key in unknown:
+        pipeline.say(f"runs = {key}: not in the store {runtime.store}, which holds {len(runs)} runs")
+    keys = [key for key in keys if key in runs.index]
+    if not keys and not unknown:
         raise UserError(
             f"store = {runtime.store}: holds no runs; train some with scripts/train.py store={runtime.store}"
         )
@@ -34,4 +35,7 @@ def reevaluate(cfg: DictConfig) -> None:
     for settings in evaluations:
         of = shown[shown["evaluation"] == settings.label]
         table = of.groupby(["dataset", "arch", "method", "strength"])["accuracy"].mean().unstack()
-        print(f"{settings.label}, accuracy in %\n{(100 * table).round(1).to_string()}")
+        if len(table):
+            print(f"{settings.label}, accuracy in %\n{(100 * table).round(1).to_string()}")
+    if unknown:
+        raise UserError(f"{len(unknown)} of the runs asked for were not evaluated: {', '.join(unknown)}")

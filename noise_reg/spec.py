@@ -273,7 +273,39 @@ class AttackSpec:
         return (3 + strengths) * min(1.0, (self.images or images) / images)
 
 
-EvaluationSpec = CorruptionSpec | AttackSpec
+@dataclass(frozen=True)
+class CertificateSpec:
+    """What our attacks are held against on one replica: foolbox's FGSM, the Adversarial Robustness Toolbox's PGD, AutoAttack.
+
+    delta: where they are compared, and `large`: where accuracy must be at chance; both in pixels. steps, step: PGD's.
+    """
+
+    delta: float = checked(number(0, open_low=True))
+    large: float = checked(number(0, open_low=True))
+    steps: int = checked(number(1))
+    step: float = checked(number(0, open_low=True))
+    images: int = checked(number(1))  # so many of the test images, the first
+    seed: int = checked(number(0, MAX_SEED))
+
+    label = "certificate_autoattack"  # the last to be written
+
+    def stored(self) -> list[Stored]:
+        settings = dataclasses.asdict(self)
+        kinds = ("clean", "fgsm", "foolbox_fgsm", "pgd", "art_pgd", "autoattack")
+        return [(name, settings, name) for name in (f"certificate_{kind}" for kind in kinds)]
+
+    def attack(self, *, fgsm: bool) -> AttackSpec:
+        """Ours, with the same settings."""
+        grid = (0.0, self.delta, self.large)
+        steps, step = (1, 1.0) if fgsm else (self.steps, self.step)
+        return AttackSpec(grid, "pixel", True, "exact", steps, step, True, False, self.images, self.seed)
+
+    def passes(self, images: int) -> float:
+        """Forward passes over the `images` test images: AutoAttack makes some ten thousand of what is still right."""
+        return 5000 * self.images / images
+
+
+EvaluationSpec = CorruptionSpec | AttackSpec | CertificateSpec
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -130,8 +130,8 @@ def test_images_in_chunks_and_replicas_in_stacks_change_nothing(monkeypatch: pyt
 def test_the_clamped_loss_hides_the_gradient_of_confident_images_and_they_withstand_any_fgsm() -> None:
     model, data, _ = trained("fc")
     with torch.no_grad():
-        model.layers[-1].weight.mul_(1000)  # every image far beyond the clamp
-        model.layers[-1].bias.mul_(1000)
+        for parameter in model.layers[-1].parameters():
+            parameter.mul_(1000)  # every image far beyond the clamp
     test = (model, data.test_pixels, data.test_y, data.standardizer)
     (clamped, flat), (exact, _) = (attacked_accuracy(*test, attack(loss=loss)) for loss in ("clamped", "exact"))
     assert (flat[:, 0] > 0.9).all()

@@ -99,8 +99,8 @@ class Line:
         return {int(seed): float(value) for seed, value in means.items()}  # type: ignore[call-overload]
 
 
-def lines(rows: Rows) -> list[Line]:
-    """Every line in the rows. Refuses rows in which two runs of a line share a seed, or more than one data set."""
+def lines(rows: Rows, evaluation: str = "corruption") -> list[Line]:
+    """Every line in the rows, its curve under `evaluation`. Refuses rows in which two runs of a line share a seed, or more than one data set."""
     runs = rows.runs
     datasets = sorted(runs["dataset"].unique())
     if len(datasets) > 1:
@@ -110,7 +110,7 @@ def lines(rows: Rows) -> list[Line]:
     if len(twice):
         who = ", ".join(f"{c} {twice.iloc[0][c]!r}" for c in identity)
         raise UserError(f"the rows hold two runs of {who}: give what sets them apart as their `reading`")
-    wide = strengths_wide(rows)
+    wide = strengths_wide(rows, evaluation)
     found = []
     for (arch, method, reading), group in runs.groupby(["arch", "method", "reading"], sort=False):
         curve = wide.reindex(group["key"]).set_axis(group["seed"].to_numpy(), axis="index").sort_index()
@@ -119,10 +119,10 @@ def lines(rows: Rows) -> list[Line]:
     return sorted(found, key=lambda line: (rank(line.arch, ARCHS), rank(line.method, METHODS), line.reading))
 
 
-def strengths_wide(rows: Rows) -> pd.DataFrame:
-    """Accuracy in percent under Eq. 8, by key and sigma_noise; at 0 the clean accuracy, if the grid lacks 0."""
+def strengths_wide(rows: Rows, evaluation: str) -> pd.DataFrame:
+    """Accuracy in percent under `evaluation`, by key and strength; at 0 the clean accuracy, if the grid lacks 0."""
     table = rows.evaluations
-    corrupted = table[table["evaluation"] == "corruption"]
+    corrupted = table[table["evaluation"] == evaluation]
     wide = corrupted.pivot(index="key", columns="strength", values="accuracy").astype(float)
     clean = table[table["evaluation"] == "clean"].drop_duplicates("key").set_index("key")["accuracy"].astype(float)
     if len(wide) and 0.0 not in wide.columns and len(clean):

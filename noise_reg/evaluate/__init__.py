@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from noise_reg.evaluate.adversarial import attacked_accuracy
+from noise_reg.evaluate.certificate import certify
 from noise_reg.evaluate.corruption import corruption_accuracy
 from noise_reg.nn import StackedModel
 from noise_reg.prepare import TrainingData
-from noise_reg.spec import AttackSpec, EvaluationSpec
+from noise_reg.spec import AttackSpec, CertificateSpec, CorruptionSpec, EvaluationSpec
 
 Measured = tuple[tuple[float, ...], Tensor]  # strengths, and the accuracy (R, S) of each replica at each
 
 
-def measure(model: StackedModel, data: TrainingData, settings: EvaluationSpec) -> dict[str, Measured]:
-    """What `settings.stored` names, of all replicas of a stack at once."""
+def measure(
+    model: StackedModel, data: TrainingData, settings: EvaluationSpec, exported: Callable[[], nn.Module]
+) -> dict[str, Measured]:
+    """What `settings.stored` names, of all replicas of a stack at once; a certificate is of the first alone, `exported`."""
     test = (model, data.test_pixels, data.test_y, data.standardizer)
     if isinstance(settings, AttackSpec):
         accuracy_RS, flat_R1 = attacked_accuracy(*test, settings)
         return {settings.label: (settings.grid, accuracy_RS), f"{settings.label}_zero_gradients": ((0.0,), flat_R1)}
+    if isinstance(settings, CertificateSpec):
+        return certify(model, exported(), *test[1:], settings)
     grid = tuple(dict.fromkeys((0.0, *settings.grid)))  # 0 is the clean accuracy
     accuracy_RS = corruption_accuracy(*test, dataclasses.replace(settings, grid=grid))
     asked = [grid.index(strength) for strength in settings.grid]
@@ -29,4 +35,4 @@ def measure(model: StackedModel, data: TrainingData, settings: EvaluationSpec) -
 
 def evaluation_precision(settings: EvaluationSpec, trained: str) -> str:
     """That of the training, but for attacks at least fp32: they climb along the signs of small gradients."""
-    return "fp32" if isinstance(settings, AttackSpec) and trained == "bf16" else trained
+    return "fp32" if not isinstance(settings, CorruptionSpec) and trained == "bf16" else trained

@@ -1,0 +1,242 @@
+"""Fig. 6 of the NINR paper: test accuracy under FGSM and PGD, FC and CNN; claim N10.
+
+The paper gives its curves as a picture only, and neither the loss whose gradient it climbs nor PGD's steps. Two losses stand
+beside each other for FGSM: the exact cross-entropy, and the clamped one that the networks were trained with, whose gradient
+is exactly 0 for confident images: accuracy that rests on that is masked, not robust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from noise_reg.artefacts import markdown
+from noise_reg.artefacts.claims import BEST, PAPER_ARCHS, PAPER_DATASET, Lines, between, made
+from noise_reg.artefacts.curves import SPREADS, Panel, Words, accuracy_figure
+from noise_reg.artefacts.folder import save_figure, save_text
+from noise_reg.artefacts.head import Head
+from noise_reg.artefacts.lines import SAME_STRENGTH, Line, archs, lines, of_arch
+from noise_reg.artefacts.methods import arch_name, dataset_name
+from noise_reg.artefacts.rows import Rows
+from noise_reg.artefacts.statistics import UNDER_POWERED, combine, holm, judge_greater
+from noise_reg.artefacts.tables import accuracy_table, as_csv, claim_block, claims_table, fates, panel_title, spread_of
+from noise_reg.artefacts.verdicts import Part, Verdict, note_of
+from noise_reg.errors import UserError
+
+SOURCE = "Noise Injection Node Regularization for Robust Learning, Fig. 6 and Eq. 17"
+ATTACKS = {  # evaluation: its name, and what it climbs
+    "fgsm": ("FGSM", "one step of δ along the sign of the gradient of the exact cross-entropy"),
+    "fgsm_clamped": ("FGSM on the training loss", "one step of δ along the sign of the gradient of the clamped loss"),
+    "pgd": ("PGD", "{steps} steps of {step:g} δ within the ball of δ, from the image; exact cross-entropy"),
+}
+DRAWN = 0.1  # the largest delta of the figures: beyond it most lines are at 0
+JUDGED = (0.005, 0.01, 0.02, 0.03, 0.05)  # pixels
+DROPOUT_BEST = "dropout"
+PLAIN = ("none", "l2")
+RULE = (
+    "Per run: the mean accuracy over δ = 0.005, 0.01, 0.02, 0.03 and 0.05 (pixels from 0 to 1). {who} A part is reproduced if "
+    "its interval lies above 0, contradicted if the difference is negative with Holm's p < 0.05 over the comparisons of the "
+    "architecture; otherwise under-powered if the half-width exceeds 2 points, else inconclusive."
+)
+FGSM_WHO = "Dropout against each other method, and in-NINR (catapult), N1's best, against L2 and no regulariser."
+PGD_WHO = "in-NINR (catapult), N1's best, against dropout, L2 and no regulariser."
+
+
+def draw(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
+    """fig6-<attack>.png, .svg, .md, .csv under `out` for each attack in the rows, and the verdicts on N10."""
+    there = [name for name in ATTACKS if (rows.evaluations["evaluation"] == name).any()]
+    if not there:
+        raise UserError(f"fig6: the rows hold no evaluation of {', '.join(ATTACKS)}")
+    note = note_of(context, PAPER_DATASET, dataset_name(context["dataset"]))
+    verdicts = []
+    for name in there:
+        found = lines(rows, name)
+        one = judge(name, found, note)
+        save_figure(out, f"fig6-{name}", figure(name, found, context))
+        save_text(out, f"fig6-{name}.csv", as_csv(found, "delta_pixel", standardized_units(context)))
+        save_text(out, f"fig6-{name}.md", as_markdown(name, rows, found, context, one))
+        verdicts.append(one)
+    return verdicts
+
+
+def standardized_units(context: Mapping[str, Any]) -> dict[str, float]:
+    """What delta = 1 pixel is in the standardised image, where that is one number."""
+    scale = context.get("pixel_scale", [])
+    return {"delta_standardized": 1 / scale[0]} if len(scale) == 1 else {}
+
+
+def judge(name: str, found: Sequence[Line], note: str) -> Verdict:
+    """N10 for one attack: dropout best under FGSM, NINR best under PGD."""
+    pairs = [(BEST, rival) for rival in PLAIN]
+    if name == "pgd":
+        statement, who = "Under PGD, NINR is more robust than L2, dropout and no regulariser.", PGD_WHO
+        pairs.append((BEST, DROPOUT_BEST))
+    else:
+        statement, who = "Under FGSM, dropout is most robust, and NINR more so than L2 and no regulariser.", FGSM_WHO
+    parts: list[Part] = []
+    for arch in PAPER_ARCHS:
+        those = {x.method: x for x in found if x.arch == arch and not x.reading}
+        if not those:
+            parts.append(
+                Part(arch, "all", None, None, None, (0, 0), False, UNDER_POWERED, "no runs of this architecture")
+            )
+            continue
+        rivals = [] if name == "pgd" else [(DROPOUT_BEST, method) for method in those if method != DROPOUT_BEST]
+        parts += compare(arch, those, [*rivals, *pairs])
+    title = f"N10, {ATTACKS[name][0]}"
+    return Verdict(title, statement, combine([p.verdict for p in parts]), tuple(parts), RULE.format(who=who), note)
+
+
+def compare(arch: str, those: Lines, pairs: Sequence[tuple[str, str]]) -> list[Part]:
+    intervals = [between(those, first, second, lambda line: line.at(JUDGED)) for first, second in pairs]
+    adjusted = holm([interval.p for interval in intervals])
+    return [
+        made(arch, those, first, second, "mean over δ", interval, judge_greater(interval, p))
+        for (first, second), interval, p in zip(pairs, intervals, adjusted, strict=True)
+    ]
+
+
+def settings_of(name: str, context: Mapping[str, Any], arch: str) -> Mapping[str, Any]:
+    """How `arch` was attacked, as the provenance has it."""
+    found: Mapping[str, Any] = context.get("evaluations", {}).get(arch, {}).get(name, {})
+    return found
+
+
+def figure(name: str, found: Sequence[Line], context: Mapping[str, Any]) -> Any:
+    """One panel an architecture, up to `DRAWN`."""
+    panels = []
+    for arch in archs(found):
+        of = of_arch(found, arch)
+        shown = [up_to(line.learned(), DRAWN) for line in of]
+        panels.append(Panel(f"{panel_title(arch, of)}, {images(name, context, arch)}", shown))
+    head = Head(
+        f"Test accuracy under attack, {ATTACKS[name][0]}: {dataset_name(context['dataset'])}",
+        f"{how(name, context, archs(found)[0])}. Line: mean over runs; band: {SPREADS[spread_of(context)]}. "
+        f"Preset {context['preset']}.",
+        context["below_paper_scale"],
+    )
+    words = Words(head, r"$\delta$ (pixels from 0 to 1)", "", fates(found))
+    return accuracy_figure(panels, words, spread_of(context))
+
+
+def up_to(line: Line, largest: float) -> Line:
+    return replace(line, curve=line.curve[[c for c in line.curve.columns if float(c) <= largest + SAME_STRENGTH]])
+
+
+def images(name: str, context: Mapping[str, Any], arch: str) -> str:
+    count = settings_of(name, context, arch).get("images")
+    return f"{count} images" if count else "all test images"
+
+
+def how(name: str, context: Mapping[str, Any], arch: str) -> str:
+    """'PGD: 20 steps of 0.125 delta within the ball of delta ...; images kept in [0, 1]'."""
+    settings = {"steps": "?", "step": 0.0, "clip": True, **settings_of(name, context, arch)}
+    words = ATTACKS[name][1].format(steps=settings["steps"], step=settings["step"])
+    return f"{ATTACKS[name][0]}: {words}{'; images kept in [0, 1]' if settings['clip'] else ''}"
+
+
+def as_markdown(name: str, rows: Rows, found: Sequence[Line], context: Mapping[str, Any], verdict: Verdict) -> str:
+    spread, below = spread_of(context), context["below_paper_scale"]
+    units = "".join(
+        f" δ = 0.01 is {0.01 * factor:.3f} of the standardised image."
+        for factor in standardized_units(context).values()
+    )
+    caption = (
+        f"{how(name, context, archs(found)[0])}. δ in pixels from 0 to 1.{units} Accuracy in %, mean ± {SPREADS[spread]}; n = "
+        f"runs with a finite accuracy. Preset {context['preset']}. The paper shows a picture only, and gives neither loss nor steps."
+    )
+    blocks = [
+        f"# Test accuracy under attack: {ATTACKS[name][0]}",
+        caption,
+        f"**Below paper scale: {below}.**" if below else "",
+    ]
+    for arch in archs(found):
+        of = of_arch(found, arch)
+        blocks += [f"## {panel_title(arch, of)}, {images(name, context, arch)}", accuracy_table(of, spread, "δ")]
+    blocks += ["## Hidden gradients", MASKED, masked_table(lines(rows, f"{name}_zero_gradients"))]
+    blocks += certificate_blocks(rows, context)
+    return markdown.document(*blocks, "## Claim", claims_table([verdict]), claim_block(verdict))
+
+
+def certificate_blocks(rows: Rows, context: Mapping[str, Any]) -> list[str]:
+    """What independent libraries found on one replica of each method; nothing if they were not asked."""
+    found = rows.evaluations[rows.evaluations["evaluation"].str.startswith("certificate_")]
+    if found.empty:
+        return []
+    runs = rows.runs.set_index("key")
+    body = []
+    for line in lines(rows):
+        for key in line.runs["key"]:
+            of = found[found["key"] == key]
+            if len(of):
+                values = {
+                    (str(e)[12:], float(s)): float(a)
+                    for e, s, a in zip(of["evaluation"], of["strength"], of["accuracy"], strict=True)
+                }
+                body.append([arch_name(line.arch), line.label, str(runs.loc[key, "seed"]), *certificate_cells(values)])
+    settings = settings_of("certificate_autoattack", context, archs(lines(rows))[0])
+    count, delta, large = (settings.get(name, "?") for name in ("images", "delta", "large"))
+    header = [
+        "network",
+        "method",
+        "seed",
+        "clean",
+        "FGSM, ours",
+        "FGSM, foolbox",
+        "PGD, ours",
+        "PGD, ART",
+        "AutoAttack",
+        f"PGD at {large}",
+        "certificate",
+    ]
+    words = f"One replica a method, the first {count} test images, accuracy in % at δ = {delta} (FGSM and PGD: and at {large})."
+    return ["## Certificate", f"{words} {CERTIFICATE_RULE}", markdown.table(header, body)]
+
+
+CERTIFICATE_RULE = (
+    "It holds if: δ = 0 gives the clean accuracy of the exported network exactly; FGSM equals foolbox's within 10⁻⁶; PGD is no "
+    "higher than FGSM; at the large δ PGD's accuracy is at most chance (10 %). *Masked* where AutoAttack is more than 5 points "
+    "below PGD: accuracy under PGD is then not robustness."
+)
+MASKED_BY = 0.05
+
+
+def certificate_cells(values: Mapping[tuple[str, float], float]) -> list[str]:
+    """The numbers of one replica and what they certify. Keys: library and delta; the two largest deltas are in all."""
+    delta, large = sorted(strength for kind, strength in values if kind == "foolbox_fgsm")
+    names = [
+        ("clean", 0.0),
+        *((kind, delta) for kind in ("fgsm", "foolbox_fgsm", "pgd", "art_pgd", "autoattack")),
+        ("pgd", large),
+    ]
+    faults = []
+    if not values["clean", 0.0] == values["fgsm", 0.0] == values["pgd", 0.0]:
+        faults.append("δ = 0 is not clean")
+    apart = max(abs(values["fgsm", d] - values["foolbox_fgsm", d]) for d in (delta, large))
+    if apart > 1e-6:
+        faults.append(f"FGSM {100 * apart:.2g} points from foolbox's")
+    if any(values["pgd", d] > values["fgsm", d] for d in (delta, large)):
+        faults.append("PGD above FGSM")
+    if values["pgd", large] > 0.1:
+        faults.append("above chance at the large δ")
+    if values["pgd", delta] - values["autoattack", delta] > MASKED_BY:
+        faults.append("masked")
+    return [*(f"{100 * values[name]:.1f}" for name in names), "; ".join(faults) or "holds"]
+
+
+MASKED = (
+    "Share of test images whose gradient is exactly 0 in every pixel, in %, mean over runs (lowest to highest): no attack that "
+    "climbs this gradient can move them."
+)
+
+
+def masked_table(found: Sequence[Line]) -> str:
+    body = []
+    for line in found:
+        shares = [float(v) for v in line.curve[0.0]] if 0.0 in line.curve else []
+        if shares:
+            words = f"{sum(shares) / len(shares):.1f} ({min(shares):.1f} to {max(shares):.1f})"
+            body.append([arch_name(line.arch), line.label, words, str(len(shares))])
+    return markdown.table(["network", "method", "zero gradients", "n"], body)
