@@ -13,7 +13,7 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-phases reproduce-toy report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-phases reproduce-table1 reproduce-toy report bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ reproduce-fig6: $(STAMP) ## Fig. 6: accuracy under FGSM and PGD, with the attack
 
 reproduce-phases: $(STAMP) ## The phase diagram: the noise swept, the catapult's onset bracketed (DATA_DIR, DEVICE)
 	$(PYTHON) scripts/phases.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+
+reproduce-table1: $(STAMP) ## Table 1: trained on MNIST, tested on USPS (PRESET, DATA_DIR, DEVICE)
+	$(call REPRODUCE,table1)
 
 reproduce-toy: $(STAMP) ## Appendix B: the linear toy model, its equations and phases (seconds, no data)
 	$(PYTHON) scripts/study.py study=toy $(ARGS)

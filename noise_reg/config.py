@@ -16,6 +16,7 @@ from noise_reg.spec import (
     CorruptionSpec,
     EvaluationSpec,
     RunSpec,
+    ShiftSpec,
     SpecError,
     Strengths,
     checked,
@@ -93,17 +94,20 @@ def read_job(cfg: DictConfig) -> Job:
 
 
 def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationSpec, ...]:
-    """The evaluations `names`: 'corruption', or attacks of the group `attack`. Raises SpecError for an unknown one."""
+    """The evaluations `names`: 'corruption', or those of the groups `attack` and `shift`. Raises SpecError for an unknown one."""
     attacks: Any = OmegaConf.to_container(cfg.attack, resolve=True)
     found: list[EvaluationSpec] = []
+    shifts: Any = OmegaConf.to_container(cfg.shift, resolve=True)
     for name in names:
         if name == "corruption":
             found.append(parse(CorruptionSpec, OmegaConf.to_container(cfg.corruption), "corruption."))  # type: ignore[arg-type]
         elif name in attacks:
             kind: type[AttackSpec | CertificateSpec] = CertificateSpec if name == "certificate" else AttackSpec
             found.append(parse(kind, attacks[name], f"attack.{name}."))
+        elif name in shifts:
+            found.append(parse(ShiftSpec, shifts[name], f"shift.{name}."))
         else:
-            raise SpecError(f"evaluations = {name}: unknown; known are corruption, {', '.join(attacks)}")
+            raise SpecError(f"evaluations = {name}: unknown; known are {', '.join(['corruption', *attacks, *shifts])}")
     return tuple(found)
 
 

@@ -13,14 +13,14 @@ import torch
 from tqdm import tqdm
 
 from noise_reg.config import Job, Runtime
-from noise_reg.data import load
+from noise_reg.data import Dataset, load
 from noise_reg.errors import UserError
 from noise_reg.evaluate import evaluation_precision, measure
 from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
 from noise_reg.precision import arithmetic
-from noise_reg.prepare import TrainingData, data_key, prepare
-from noise_reg.spec import CertificateSpec, EvaluationSpec, RunSpec, digest, parse
+from noise_reg.prepare import TrainingData, data_key, prepare, shifted
+from noise_reg.spec import CertificateSpec, EvaluationSpec, RunSpec, ShiftSpec, digest, parse
 from noise_reg.store import Store
 from noise_reg.tracking import Tracker, TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
@@ -79,7 +79,7 @@ class Pipeline:
         self.store = Store(runtime.store)
         self.store.warn = say
         self.tracker = Tracker(TrackingSpec(runtime.wandb, runtime.wandb_project, str(self.store.root)), say)
-        self.datasets: dict[str, Any] = {}
+        self.datasets: dict[str, Dataset] = {}
         self.prepared: dict[tuple[Any, ...], TrainingData] = {}
         self.lost_workers = 0
         self.methods: dict[str, str] = {}  # the method's name of each run met, by key
@@ -87,17 +87,30 @@ class Pipeline:
     def data(self, spec: RunSpec) -> TrainingData:
         """The prepared data of `spec`, loaded once."""
         if data_key(spec) not in self.prepared:
-            name = spec.dataset.name
-            if name not in self.datasets:
-                self.datasets[name] = load(name, self.runtime.data_dir, self.runtime.download)
-            self.prepared[data_key(spec)] = prepare(self.datasets[name], spec, self.device)
+            self.prepared[data_key(spec)] = prepare(self.dataset(spec.dataset.name), spec, self.device)
         return self.prepared[data_key(spec)]
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set `name`, loaded once."""
+        if name not in self.datasets:
+            self.datasets[name] = load(name, self.runtime.data_dir, self.runtime.download)
+        return self.datasets[name]
+
+    def test_data(self, spec: RunSpec, settings: EvaluationSpec | None) -> TrainingData:
+        """The data of `spec`, with what `settings` tests on."""
+        if not isinstance(settings, ShiftSpec):
+            return self.data(spec)
+        key = (*data_key(spec), settings)
+        if key not in self.prepared:
+            self.prepared[key] = shifted(self.data(spec), self.dataset(settings.dataset), spec.reading, settings)
+        return self.prepared[key]
 
     def complete(self, jobs: Sequence[Job], group: str, tags: Sequence[str]) -> list[dict[str, Any]]:
         """Has every job's run in the store, evaluated and mirrored; returns their records in the order of `jobs`."""
         unique = {job.spec.key: job for job in jobs}
         for job in unique.values():
-            self.data(job.spec)  # a data set that is not there is an error before any work
+            for settings in (None, *job.evaluations):
+                self.test_data(job.spec, settings)  # a data set that is not there is an error before any work
         self.methods |= {key: job.method for key, job in unique.items()}
         found = self.store.take_complete(unique, self.say)
         missing = {key: job for key, job in unique.items() if key not in found}
@@ -281,7 +294,7 @@ class Pipeline:
                     bar.update(len(chunk))
 
     def evaluate_stack(self, specs: Sequence[RunSpec], settings: EvaluationSpec) -> None:
-        data = self.data(specs[0])
+        data = self.test_data(specs[0], settings)
         weights = [self.store.weights(spec.key) for spec in specs]
         model = stacked_model(specs, weights, data.image, data.classes).to(self.device)
         precision = evaluation_precision(settings, specs[0].precision)

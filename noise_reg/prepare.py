@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from noise_reg.data import Dataset, Standardizer, split, split_digest
+from noise_reg.data import Dataset, Standardizer, split, split_digest, to_field
 from noise_reg.nn import DTYPES
-from noise_reg.spec import RunSpec
+from noise_reg.spec import ReadingSpec, RunSpec, ShiftSpec, SpecError
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,28 @@ def prepare(dataset: Dataset, spec: RunSpec, device: torch.device) -> TrainingDa
             "split_sha256": split_digest(index),
             "train_images": len(index),
         },
+    )
+
+
+def shifted(data: TrainingData, other: Dataset, reading: ReadingSpec, settings: ShiftSpec) -> TrainingData:
+    """`data` with the test half of `other` as its test images, in the format of the training images (reading 14)."""
+    if data.image != (1, 28, 28):
+        raise SpecError(
+            f"{settings.label}: the training images are {data.image}, must be (1, 28, 28) as those of MNIST"
+        )
+    device, dtype = data.x.device, data.x.dtype
+    levels = to_field(other.test_images, settings.centring, settings.mode)
+    standardizer = data.standardizer
+    if settings.statistics == "target":
+        own = Standardizer.fit(levels, reading.standardize, reading.standardize_per)
+        standardizer = Standardizer(own.mean.to(device), own.scale.to(device))
+    pixels = (levels.to(dtype) / 255).to(device)
+    return replace(
+        data,
+        test_x=standardizer(pixels).flatten(1),
+        test_pixels=pixels.flatten(1),
+        test_y=other.test_labels.to(device),
+        standardizer=standardizer,
     )
 
 

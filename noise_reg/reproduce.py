@@ -20,13 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from noise_reg.artefacts import artefact
 from noise_reg.artefacts.lines import STUCK
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history
+from noise_reg.artefacts.table1 import draw_digits
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.checkout import commit
 from noise_reg.config import Job, read_evaluations, read_job, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
 from noise_reg.pipeline import Pipeline
-from noise_reg.spec import AttackSpec, CertificateSpec, EvaluationSpec, RunSpec, SpecError
+from noise_reg.spec import AttackSpec, CertificateSpec, EvaluationSpec, RunSpec, ShiftSpec, SpecError
 from noise_reg.store import EVALUATION_COLUMNS, Store
 
 
@@ -146,8 +147,20 @@ def reproduce(cfg: DictConfig) -> None:
     context = provenance(cfg, wanted, pipeline)
     context |= {"below_paper_scale": below_paper_scale, "seconds": round(seconds, 1), "estimate": before.range}
     verdicts = made.build(collect(pipeline.store, wanted, kept, made.whole_history), context, out)
+    show_conversion(pipeline, wanted[0].job, out)
     pipeline.tracker.log_artefact(out.name, out, context)
     show_verdicts(verdicts, out)
+
+
+def show_conversion(pipeline: Pipeline, job: Job, out: Path) -> None:
+    """A contact sheet of the images that a domain shift is tested on, where there is one."""
+    for settings in job.evaluations:
+        if isinstance(settings, ShiftSpec):
+            data = pipeline.test_data(job.spec, settings)
+            after = (255 * data.test_pixels).round().byte().view(-1, *data.image[1:])
+            before = pipeline.dataset(settings.dataset).test_images[:, 0]
+            draw_digits(before.numpy(), after.cpu().numpy(), data.test_y.cpu().numpy(), out)
+            return
 
 
 def check(cfg: DictConfig) -> None:

@@ -305,7 +305,31 @@ class CertificateSpec:
         return 5000 * self.images / images
 
 
-EvaluationSpec = CorruptionSpec | AttackSpec | CertificateSpec
+@dataclass(frozen=True)
+class ShiftSpec:
+    """Domain shift [14]: the test half of another data set, brought to the format that the network was trained on.
+
+    statistics: whose mean and scale standardise it, those of the training data ('source') or its own ('target').
+    """
+
+    dataset: str = checked(one_of("usps"))
+    centring: str = checked(one_of("mass", "box"))
+    mode: str = checked(one_of("bilinear", "bicubic", "nearest-exact"))
+    statistics: str = checked(one_of("source", "target"))
+
+    @property
+    def label(self) -> str:
+        return f"{self.dataset}_{self.centring}_{self.mode}_{self.statistics}"
+
+    def stored(self) -> list[Stored]:
+        return [(self.label, dataclasses.asdict(self), self.label)]
+
+    def passes(self, images: int) -> float:
+        """Forward passes over the `images` test images; the other set's are fewer."""
+        return 1.0
+
+
+EvaluationSpec = CorruptionSpec | AttackSpec | CertificateSpec | ShiftSpec
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from noise_reg.artefacts import REGISTRY, artefact, fig2, redraw, table2
+from noise_reg.artefacts import REGISTRY, artefact, fig2, numbers, redraw, table2
 from noise_reg.artefacts.lines import Line, lines
 from noise_reg.artefacts.methods import METHODS, SPARE, label, styles
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history, write_rows
@@ -186,10 +186,16 @@ def test_runs_that_stayed_at_chance_count_in_tables_and_verdicts_but_bend_no_lin
     assert "FC, L2: 3 of 4 at chance (the line is the mean over the other 1; verdicts count all)." in shown
     text = fig2.as_markdown(found, CONTEXT, [])
     assert "| L2 " in text and "| L2, without those at chance" in text
-    (entry,) = (e for e in table2.table(found, "fmnist") if e.line is found[[x.label for x in found].index("L2")])
+    (entry,) = (
+        e
+        for e in numbers.table(table2.subject(CONTEXT), found, "fmnist")
+        if e.line is found[[x.label for x in found].index("L2")]
+    )
     assert entry.ours.n == 4 and entry.ours.mean < 40
-    assert f"3 of 4 at chance; the others: {line.clean[3]:.1f} |" in table2.as_markdown([entry], CONTEXT)
-    assert "3 of 4 at chance, not drawn" in texts(table2.figure([entry], CONTEXT))
+    assert f"3 of 4 at chance; the others: {line.clean[3]:.1f} |" in numbers.as_markdown(
+        table2.subject(CONTEXT), [entry], CONTEXT
+    )
+    assert "3 of 4 at chance, not drawn" in texts(numbers.figure(table2.subject(CONTEXT), [entry], CONTEXT))
     everyone = line_of(keep_at_chance(made_rows(FEW), "l2", range(4)), "l2")
     assert everyone.learned() is everyone  # with nobody else there is nothing else to draw
 
@@ -269,7 +275,9 @@ def test_no_word_is_cut_off_or_lies_on_another(archs: tuple[str, ...], part: str
         "below_paper_scale": "4 seeds and at most 30 epochs on small networks; the paper has 10 and 500",
     }
     found = lines(rows)
-    figure = fig2.figure(found, context) if part == "fig2" else table2.figure(table2.table(found, "fmnist"), context)
+    subject = table2.subject(context)
+    entries = numbers.table(subject, found, "fmnist")
+    figure = fig2.figure(found, context) if part == "fig2" else numbers.figure(subject, entries, context)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     shown = [text for text in figure.findobj(Text) if text.get_text().strip() and id(text) not in undrawn_ticks(figure)]
@@ -310,7 +318,9 @@ def test_unknown_methods_keep_their_name_and_get_a_spare_style() -> None:
 
 
 def test_an_unknown_artefact_lists_the_known() -> None:
-    with pytest.raises(UserError, match=r"artefact 'fig99' is unknown; known are fig2, fig3, phases, table2, demo"):
+    with pytest.raises(
+        UserError, match=r"artefact 'fig99' is unknown; known are fig2, fig3, fig6, phases, table1, table2, demo"
+    ):
         artefact("fig99")
 
 

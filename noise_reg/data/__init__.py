@@ -2,7 +2,8 @@
 
 from noise_reg.data.catalogue import load, resolve_data_dir
 from noise_reg.data.dataset import DataError, Dataset
+from noise_reg.data.rescale import to_field
 from noise_reg.data.splits import split, split_digest
 from noise_reg.data.standardizer import Standardizer
 
-__all__ = ["DataError", "Dataset", "Standardizer", "load", "resolve_data_dir", "split", "split_digest"]
+__all__ = ["DataError", "Dataset", "Standardizer", "load", "resolve_data_dir", "split", "split_digest", "to_field"]

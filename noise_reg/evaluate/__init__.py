@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from noise_reg.evaluate.adversarial import attacked_accuracy
 from noise_reg.evaluate.certificate import certify
+from noise_reg.evaluate.clean import clean_scores
 from noise_reg.evaluate.corruption import corruption_accuracy
 from noise_reg.nn import StackedModel
 from noise_reg.prepare import TrainingData
-from noise_reg.spec import AttackSpec, CertificateSpec, CorruptionSpec, EvaluationSpec
+from noise_reg.spec import AttackSpec, CertificateSpec, EvaluationSpec, ShiftSpec
 
 Measured = tuple[tuple[float, ...], Tensor]  # strengths, and the accuracy (R, S) of each replica at each
 
@@ -25,6 +26,9 @@ def measure(
     if isinstance(settings, AttackSpec):
         accuracy_RS, flat_R1 = attacked_accuracy(*test, settings)
         return {settings.label: (settings.grid, accuracy_RS), f"{settings.label}_zero_gradients": ((0.0,), flat_R1)}
+    if isinstance(settings, ShiftSpec):
+        accuracy_R = clean_scores(model, data.test_x, data.test_y, "exact")[1]
+        return {settings.label: ((0.0,), accuracy_R[:, None])}
     if isinstance(settings, CertificateSpec):
         return certify(model, exported(), *test[1:], settings)
     grid = tuple(dict.fromkeys((0.0, *settings.grid)))  # 0 is the clean accuracy
@@ -35,4 +39,5 @@ def measure(
 
 def evaluation_precision(settings: EvaluationSpec, trained: str) -> str:
     """That of the training, but for attacks at least fp32: they climb along the signs of small gradients."""
-    return "fp32" if not isinstance(settings, CorruptionSpec) and trained == "bf16" else trained
+    attacks = isinstance(settings, AttackSpec | CertificateSpec)
+    return "fp32" if attacks and trained == "bf16" else trained
