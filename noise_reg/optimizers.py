@@ -1,4 +1,5 @@
-"""Optimisers of a stack. Plain SGD is folded into the products of dense layers and passes over the other parameters.
+"""Optimisers of a stack. Plain SGD is folded into the products of dense layers and passes over the other parameters; RMSprop
+and Adam are torch's own: they work element by element, so every replica of a stacked parameter has a state of its own.
 
 Axes: R replicas.
 """
@@ -11,6 +12,28 @@ from torch import Tensor, nn
 from noise_reg.nn import FoldedSGD, StackedLinear, StackedModel
 from noise_reg.regularizers import gradient_factor, is_decayed
 from noise_reg.spec import OptimizerSpec, ReadingSpec
+
+State = dict[str, Tensor]  # of an optimiser, by '<parameter>:<quantity>'; what has a replica axis leads with it
+
+
+def optimizer_of(
+    model: StackedModel,
+    spec: OptimizerSpec,
+    weight_decay_R: Tensor,
+    reading: ReadingSpec,
+    *,
+    folded: bool,
+    state: State | None = None,
+) -> SGD | Adaptive:
+    """The optimiser that `spec` names, `state` taken up where an earlier one left it."""
+    if spec.name == "sgd":
+        return SGD(model, spec, weight_decay_R, reading, folded=folded)
+    return Adaptive(model, spec, weight_decay_R, reading, state or {})
+
+
+def kept(state: State, index: Tensor) -> State:
+    """The state of the replicas at `index` alone."""
+    return {name: value[index].clone() if value.dim() else value for name, value in state.items()}
 
 
 class SGD:
@@ -26,7 +49,7 @@ class SGD:
         self.rate = spec.learning_rate
         factor_R = gradient_factor(weight_decay_R, reading)
         no_decay_R = torch.zeros_like(factor_R)
-        self.decays = bool((factor_R > 0).any())
+        self.may_rest = not bool((factor_R > 0).any())  # a step without any gradient changes nothing
         self.updates: list[tuple[nn.Parameter, Tensor | None]] = []
         for owner, module in model.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
@@ -52,3 +75,51 @@ class SGD:
             torch._foreach_add_(list[Tensor](moved), gradients, alpha=-self.rate)
         for parameter in moved:
             parameter.grad = None
+
+    def state(self) -> State:
+        return {}
+
+
+class Adaptive:
+    """RMSprop or Adam (NINR paper, App. C.3) as torch has them; L2 adds lambda theta to the gradient, as a penalty does."""
+
+    may_rest = False  # they move on what they remember
+
+    def __init__(
+        self, model: StackedModel, spec: OptimizerSpec, weight_decay_R: Tensor, reading: ReadingSpec, state: State
+    ) -> None:
+        factor_R = gradient_factor(weight_decay_R, reading)
+        self.parameters = dict(model.named_parameters())
+        self.decayed = {
+            name: factor_R.to(parameter.dtype).view(-1, *[1] * (parameter.dim() - 1))
+            for name, parameter in self.parameters.items()
+            if bool((factor_R > 0).any()) and is_decayed(name, reading)
+        }
+        self.inner = inner_optimizer(spec, list(self.parameters.values()))
+        for name, value in state.items():
+            parameter, _, quantity = name.rpartition(":")
+            self.inner.state[self.parameters[parameter]][quantity] = value.to(
+                self.parameters[parameter].device if value.dim() else "cpu"
+            )
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for name, factor in self.decayed.items():
+            parameter = self.parameters[name]
+            if parameter.grad is not None:
+                parameter.grad.addcmul_(parameter, factor)
+        self.inner.step()
+        self.inner.zero_grad()
+
+    def state(self) -> State:
+        return {
+            f"{name}:{quantity}": value
+            for name, parameter in self.parameters.items()
+            for quantity, value in self.inner.state.get(parameter, {}).items()
+        }
+
+
+def inner_optimizer(spec: OptimizerSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if spec.name == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=spec.learning_rate, alpha=spec.rho, eps=spec.epsilon)
+    return torch.optim.Adam(parameters, lr=spec.learning_rate, betas=(spec.beta_1, spec.beta_2), eps=spec.epsilon)

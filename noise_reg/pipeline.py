@@ -26,6 +26,7 @@ from noise_reg.tracking import Tracker, TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
 from noise_reg.workers import Send, possible_workers, run_in_workers
 
+STATE = "optimizer."  # prefix of a checkpoint's tensors that are the optimiser's
 CHECKPOINT_SHARE = 0.02  # of the time may go into checkpoints
 POLL_SECONDS = 2.0  # between looks at runs that another process trains
 
@@ -246,7 +247,8 @@ class Pipeline:
         self.store.write_run(key, dataclasses.asdict(outcome.spec), pd.DataFrame(outcome.history), weights, record)
 
     def save(self, stack: Stack, name: str) -> None:
-        tensors = {key: value.cpu().numpy() for key, value in stack.model.state_dict().items()}
+        state = {f"{STATE}{name}": value for name, value in stack.optimizer.state().items()}
+        tensors = {key: value.cpu().numpy() for key, value in {**stack.model.state_dict(), **state}.items()}
         meta = {"specs": [dataclasses.asdict(spec) for spec in stack.specs], "epoch": stack.epoch}
         meta["methods"] = {spec.key: self.methods[spec.key] for spec in stack.specs}
         meta |= {"histories": stack.histories, "seconds": stack.seconds, "layers": [int(n) for n in stack.model.nodes]}
@@ -265,7 +267,9 @@ class Pipeline:
             tensors, meta = loaded
             self.methods = {**meta.get("methods", {}), **self.methods}
             stack = new_stack(begun, data, layers=meta["layers"])
-            stack.model.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
+            found = {key: torch.from_numpy(value) for key, value in tensors.items()}
+            stack.model.load_state_dict({key: value for key, value in found.items() if not key.startswith(STATE)})
+            stack.attach({key.removeprefix(STATE): value for key, value in found.items() if key.startswith(STATE)})
             stack.epoch, stack.histories, stack.seconds = meta["epoch"], meta["histories"], meta["seconds"]
             stack.keep([r for r, spec in enumerate(begun) if spec.key in wanted])
             return stack, name

@@ -19,7 +19,7 @@ from noise_reg.errors import UserError
 
 DATASETS = ("fmnist", "mnist", "mnist_binary", "usps", "cifar10", "digits")
 ARCHS = ("fc", "cnn")
-OPTIMIZERS = ("sgd",)
+OPTIMIZERS = ("sgd", "rmsprop", "adam")
 DISTRIBUTIONS = ("gaussian", "uniform", "uniform_matched", "double_gaussian", "laplace", "student_t")
 PRECISIONS = ("fp32", "bf16", "fp64")
 MAX_SEED = 2**32 - 1
@@ -27,6 +27,10 @@ MAX_SEED = 2**32 - 1
 # Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its
 # key. Strengths need no entry, 0 (off) never enters the key.
 ADDED_LATER: dict[str, Any] = {
+    "optimizer.rho": 0.0,
+    "optimizer.beta_1": 0.0,
+    "optimizer.beta_2": 0.0,
+    "optimizer.epsilon": 0.0,
     "distribution.name": "gaussian",
     "distribution.width": 0.0,
     "distribution.weight": 0.5,
@@ -121,9 +125,23 @@ class Strengths:
 
 @dataclass(frozen=True)
 class OptimizerSpec:
+    """rho and epsilon of RMSprop, beta_1, beta_2 and epsilon of Adam (NINR paper, App. C.3); 0 where they play no part."""
+
     name: str = checked(one_of(*OPTIMIZERS))
     learning_rate: float = checked(number(0, open_low=True))
     batch_size: int = checked(number(1))
+    rho: float = checked(number(0, 1, open_high=True))
+    beta_1: float = checked(number(0, 1, open_high=True))
+    beta_2: float = checked(number(0, 1, open_high=True))
+    epsilon: float = checked(number(0))
+
+    def __post_init__(self) -> None:
+        used = {"sgd": (), "rmsprop": ("rho", "epsilon"), "adam": ("beta_1", "beta_2", "epsilon")}[self.name]
+        for name in ("rho", "beta_1", "beta_2", "epsilon"):
+            value = getattr(self, name)
+            if (name in used) != (value > 0):
+                must = "above 0" if name in used else "0"
+                raise SpecError(f"optimizer.{name} = {value}: must be {must} for optimizer.name = {self.name}")
 
 
 @dataclass(frozen=True)
@@ -359,7 +377,7 @@ def parse(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
         if name not in fields:
             raise SpecError(f"{where}{name}: unknown key; known are {', '.join(fields)}")
     hints = get_type_hints(cls)
-    tree = {**before(cls, where), **tree}
+    tree = with_defaults(before(cls, where), tree)
     values: dict[str, Any] = {}
     for name, spec_field in fields.items():
         hint = hints[name]
@@ -393,6 +411,15 @@ def before(cls: type, where: str) -> dict[str, Any]:
             place = place.setdefault(group, {})
         place[name] = value
     return known
+
+
+def with_defaults(defaults: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree`, with what only `defaults` has, at any depth."""
+    merged = {**defaults, **tree}
+    for name, value in defaults.items():
+        if isinstance(value, Mapping) and isinstance(merged[name], Mapping):
+            merged[name] = with_defaults(value, merged[name])
+    return merged
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from noise_reg.evaluate.clean import clean_scores
 from noise_reg.losses import correct, mean_loss_and_gradient
 from noise_reg.nn import DTYPES, StackedModel, depth
-from noise_reg.optimizers import SGD
+from noise_reg.optimizers import State, kept, optimizer_of
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers import TrainingPlaces, node_layers
@@ -57,8 +57,8 @@ class Stack:
         self.seconds = self.seconds or [0.0] * len(self.specs)
         self.attach()
 
-    def attach(self) -> None:
-        """Regularisers and optimiser for the replicas there are now."""
+    def attach(self, state: State | None = None) -> None:
+        """Regularisers and optimiser for the replicas there are now, whose optimiser's state was `state`."""
         spec, device = self.specs[0], next(self.model.parameters()).device
         strengths = [s.strengths for s in self.specs]
         self.seeds_R = torch.tensor([s.seed for s in self.specs], device=device)
@@ -67,7 +67,9 @@ class Stack:
         self.places = TrainingPlaces(strengths, self.seeds_R, spec.reading, layers, batch, spec.distribution)
         decay_R = torch.tensor([s.weight_decay for s in strengths], dtype=torch.float64, device=device)
         self.model.set_precision(spec.precision)
-        self.optimizer = SGD(self.model, spec.optimizer, decay_R, spec.reading, folded=self.folded)
+        self.optimizer = optimizer_of(
+            self.model, spec.optimizer, decay_R, spec.reading, folded=self.folded, state=state
+        )
 
     def keep(self, alive: Sequence[int]) -> None:
         if len(alive) == len(self.specs):
@@ -76,8 +78,10 @@ class Stack:
         self.histories = [self.histories[r] for r in alive]
         self.seconds = [self.seconds[r] for r in alive]
         if alive:
-            self.model.keep(torch.tensor(alive, device=self.seeds_R.device))
-            self.attach()
+            index = torch.tensor(alive, device=self.seeds_R.device)
+            state = kept(self.optimizer.state(), index)
+            self.model.keep(index)
+            self.attach(state)
 
     def weights(self, replica: int) -> dict[str, np.ndarray]:
         """One replica's parameters and buffers; nodes that only its companions need are left out."""
@@ -122,7 +126,7 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
     loss_SR = torch.zeros(steps, len(seeds_R), dtype=data.x.dtype, device=seeds_R.device)
     correct_R = torch.zeros_like(seeds_R)
     stack.node_peaks = {}
-    may_rest = spec.reading.loss == "clamped" and not stack.optimizer.decays and data.x.device.type == "cpu"
+    may_rest = spec.reading.loss == "clamped" and stack.optimizer.may_rest and data.x.device.type == "cpu"
     for step in range(steps):
         index_RB = order_RN[:, step * batch : (step + 1) * batch]
         x_RBD = data.x.index_select(0, index_RB.flatten()).view(*index_RB.shape, -1)

@@ -27,6 +27,11 @@ ARCHS: dict[str, dict[str, Any]] = {
     "fc": {"name": "fc", "widths": [7, 5], "filters": [], "kernel": 0, "padding": "none"},
     "cnn": {"name": "cnn", "widths": [6], "filters": [2, 3], "kernel": 2, "padding": "same"},
 }
+OPTIMIZERS: dict[str, dict[str, float]] = {
+    "sgd": {},
+    "rmsprop": {"rho": 0.9, "epsilon": 1e-7},
+    "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
+}
 OFF = {"weight_decay": 0.0, "dropout": 0.0, "cdt": 0.0, "nin_input": 0.0, "nin_hidden": 0.0}
 READING = {
     "standardize": "std",
@@ -56,6 +61,7 @@ def made_spec(
     max_epochs: int = 4,  # 20 steps
     stop_accuracy: float = 1.0,
     learning_rate: float = 0.05,
+    optimizer: str = "sgd",
 ) -> RunSpec:
     """A run on the made-up problem: these strengths (the others off), changes to the reading and to the architecture."""
     return parse(
@@ -64,7 +70,12 @@ def made_spec(
             "dataset": {"name": "digits", "split_seed": 0},
             "arch": ARCHS[arch] | dict(geometry or {}),
             "strengths": OFF | dict(strengths or {}),
-            "optimizer": {"name": "sgd", "learning_rate": learning_rate, "batch_size": BATCH},
+            "optimizer": {
+                "name": optimizer,
+                "learning_rate": learning_rate,
+                "batch_size": BATCH,
+                **OPTIMIZERS[optimizer],
+            },
             "reading": READING | dict(reading or {}),
             "max_epochs": max_epochs,
             "stop_accuracy": stop_accuracy,
@@ -259,11 +270,21 @@ def norms(net: PlainNet) -> dict[str, float]:
     return named | {f"nin_norm_{layer}": parts[f"nodes.{layer}.weight"].norm().item() for layer in net.node_layers}
 
 
+def plain_optimizer(net: PlainNet, spec: RunSpec) -> torch.optim.Optimizer:
+    chosen = spec.optimizer
+    if chosen.name == "rmsprop":
+        return torch.optim.RMSprop(net.parameters(), lr=chosen.learning_rate, alpha=chosen.rho, eps=chosen.epsilon)
+    if chosen.name == "adam":
+        betas = (chosen.beta_1, chosen.beta_2)
+        return torch.optim.Adam(net.parameters(), lr=chosen.learning_rate, betas=betas, eps=chosen.epsilon)
+    return torch.optim.SGD(net.parameters(), lr=chosen.learning_rate)
+
+
 def plain_run(spec: RunSpec, data: TrainingData) -> tuple[dict[str, Tensor], list[dict[str, float]], list[float]]:
     """Trains for `max_epochs`: the final weights, the history, and the loss of every step."""
     draws, loss = Draws(spec), spec.reading.loss
     net = PlainNet(spec, draws)
-    optimizer = torch.optim.SGD(net.parameters(), lr=spec.optimizer.learning_rate)
+    optimizer = plain_optimizer(net, spec)
     test_loss, test_accuracy = score(net, loss, data.test_x, data.test_y)
     history, losses = [{"epoch": 0.0, "test_loss": test_loss, "test_accuracy": test_accuracy} | norms(net)], []
     for epoch in range(spec.max_epochs):

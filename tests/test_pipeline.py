@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
+from noise_reg import pipeline as pipeline_module
 from noise_reg.config import Job
 from noise_reg.errors import UserError
 from noise_reg.pipeline import Pipeline, find_device
@@ -243,3 +244,28 @@ def test_a_killed_worker_is_said_and_its_runs_go_on(tmp_path: Path, undisturbed:
     columns = ["method", "seed", "status", "epochs"]
     pd.testing.assert_frame_equal(Store(tmp_path).runs().set_index("key").sort_index()[columns], undisturbed[columns])
     assert not Store(tmp_path).checkpoints()
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_an_interrupted_run_goes_on_with_its_optimizers_state(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = (f"optimizer={optimizer}", "optimizer.batch_size=32", "checkpoint_seconds=0", "workers=1", "max_epochs=4")
+    whole, broken = (
+        jobs(tmp_path / name, *changes, methods=["none", "l2"], seeds=1) for name in ("whole", "interrupted")
+    )
+    complete(whole)
+    saved = Pipeline.save
+
+    def save_and_stop(self: Pipeline, stack: Stack, name: str) -> None:
+        saved(self, stack, name)
+        if stack.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "save", save_and_stop)
+        patch.setattr(pipeline_module, "CHECKPOINT_SHARE", 1e9)  # one an epoch
+        with pytest.raises(KeyboardInterrupt):
+            complete(broken)
+    complete(broken)
+    pd.testing.assert_frame_equal(numbers(tmp_path / "interrupted"), numbers(tmp_path / "whole"))

@@ -97,6 +97,7 @@ def test_an_empty_grid_is_refused() -> None:
 
 def test_runs_stored_before_a_field_joined_keep_their_key_and_can_be_read(spec: RunSpec) -> None:
     old = {name: value for name, value in dataclasses.asdict(spec).items() if name != "distribution"}
+    old["optimizer"] = {name: vars(spec.optimizer)[name] for name in ("name", "learning_rate", "batch_size")}
     assert parse(RunSpec, old) == spec
     assert job("regularizer=none", "precision=bf16", "seed=3", "wandb=disabled").spec.key == "e51658256eba6d68"
 
@@ -116,3 +117,42 @@ def test_a_distribution_with_an_impossible_parameter_is_named(override: str, mes
     with pytest.raises(SpecError) as raised:
         job("regularizer=in_ninr_decay", *override.split())
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.learning_rate=0"], "optimizer.learning_rate = 0.0: must be a finite number above 0"),
+        (
+            ["optimizer=adam", "optimizer.learning_rate=-0.1"],
+            "optimizer.learning_rate = -0.1: must be a finite number above 0",
+        ),
+        (["optimizer=adam", "optimizer.beta_1=1.0"], "optimizer.beta_1 = 1.0: must be a number in [0, 1)"),
+        (
+            ["optimizer=rmsprop", "optimizer.epsilon=0"],
+            "optimizer.epsilon = 0.0: must be above 0 for optimizer.name = rmsprop",
+        ),
+        (
+            ["optimizer=rmsprop", "optimizer.beta_2=0.9"],
+            "optimizer.beta_2 = 0.9: must be 0 for optimizer.name = rmsprop",
+        ),
+        (["optimizer.rho=0.9"], "optimizer.rho = 0.9: must be 0 for optimizer.name = sgd"),
+        (["optimizer.name=lion"], "optimizer.name = lion: must be one of sgd, rmsprop, adam"),
+    ],
+)
+def test_an_optimizer_with_an_impossible_parameter_is_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        job(*overrides)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("optimizer", "arch"), [(o, a) for o in ("rmsprop", "adam") for a in ("fc", "cnn")])
+def test_the_papers_noise_keeps_eta_sigma_squared_across_optimizers(optimizer: str, arch: str) -> None:
+    rate = {"rmsprop": {"fc": 1e-4, "cnn": 1e-3}, "adam": {"fc": 0.01, "cnn": 0.01}}[optimizer][arch]
+    for regularizer in ("in_ninr_decay", "in_ninr_catapult", "full_ninr_decay", "full_ninr_catapult"):
+        of, plain = (
+            job(f"regularizer={regularizer}", f"arch={arch}", *more).spec
+            for more in ([f"optimizer={optimizer}", f"optimizer.learning_rate={rate}"], [])
+        )
+        products = [spec.optimizer.learning_rate * spec.strengths.nin_input**2 for spec in (of, plain)]
+        assert products[0] == pytest.approx(products[1], rel=0.07)  # the paper's 0.9 is rounded

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from noise_reg.spec import RunSpec
-from noise_reg.train import Outcome, new_stack, train
+from noise_reg.train import Outcome, new_stack, run_epoch, train
 from tests.plain import made_data, made_spec, plain_run
 
 # torch's own padding for even kernels, the plain runs' oracle, says that it may copy the image
@@ -66,7 +66,7 @@ def trained(specs: Sequence[RunSpec], *, folded: bool = True) -> list[Outcome]:
     return sorted(outcomes, key=lambda outcome: specs.index(outcome.spec))
 
 
-def assert_equal_to_plain_runs(specs: Sequence[RunSpec]) -> None:
+def assert_equal_to_plain_runs(specs: Sequence[RunSpec], tolerance: float = 1e-10) -> None:
     data = made_data(specs[0])
     outcomes = trained(specs)
     for spec, outcome in zip(specs, outcomes, strict=True):
@@ -74,9 +74,11 @@ def assert_equal_to_plain_runs(specs: Sequence[RunSpec]) -> None:
         assert outcome.record["status"] == "completed"
         assert set(outcome.weights) == set(weights)
         for name, value in weights.items():
-            np.testing.assert_allclose(outcome.weights[name], value.numpy(), rtol=1e-10, atol=1e-10, err_msg=name)
+            np.testing.assert_allclose(
+                outcome.weights[name], value.numpy(), rtol=tolerance, atol=tolerance, err_msg=name
+            )
         for ours, plain in zip(outcome.history, history, strict=True):
-            assert ours == pytest.approx(plain, rel=1e-10, abs=1e-10)
+            assert ours == pytest.approx(plain, rel=tolerance, abs=tolerance)
 
 
 @pytest.mark.parametrize("loss", ["clamped", "exact"])
@@ -121,3 +123,30 @@ def test_folded_and_stored_gradients_give_the_same_training(arch: str, decays: t
     for fast, slow in zip(trained(specs, folded=True), trained(specs, folded=False), strict=True):
         for name, value in slow.weights.items():
             np.testing.assert_allclose(fast.weights[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["none", "l2", "dropout", "full_ninr", "all_together"])
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+@pytest.mark.parametrize("arch", ["fc", "cnn"])
+def test_a_stack_gives_what_plain_runs_give_with_every_optimizer(arch: str, optimizer: str, method: str) -> None:
+    specs = replicas(arch, METHODS[method], optimizer=optimizer, learning_rate=0.01)
+    assert_equal_to_plain_runs(
+        specs, 1e-7
+    )  # a gradient of some 1e-17 is a rounding error, and moves by its size / 1e-7
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_a_replica_keeps_its_optimizers_state_when_its_companions_leave(optimizer: str) -> None:
+    long, short = (
+        made_spec("fc", seed=seed, optimizer=optimizer, learning_rate=0.01, strengths=METHODS["l2"]) for seed in (1, 2)
+    )
+    alone, stack = new_stack([long], made_data(long)), new_stack([short, long], made_data(long))
+    data = made_data(long)
+    for _ in range(4):
+        run_epoch(alone, data)
+        run_epoch(stack, data)
+        alone.epoch, stack.epoch = alone.epoch + 1, stack.epoch + 1
+        if len(stack.specs) == 2 and stack.epoch == 2:
+            stack.keep([1])
+    for name, value in alone.weights(0).items():
+        np.testing.assert_allclose(stack.weights(0)[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
