@@ -21,9 +21,10 @@ from noise_reg.artefacts.phases import bracket
 from noise_reg.config import Job, read_job, read_runtime
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline
-from noise_reg.reproduce import Wanted, collect, run_provenance, show_verdicts
+from noise_reg.reproduce import collect, run_provenance, show_verdicts
 from noise_reg.spec import SpecError
 from noise_reg.theory.phases import phase_of
+from noise_reg.wanted import Wanted
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,10 @@ import datetime
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -23,73 +21,13 @@ from noise_reg.artefacts.rows import Rows, read_rows, thin_history
 from noise_reg.artefacts.table1 import draw_digits
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.checkout import commit
-from noise_reg.config import Job, read_evaluations, read_job, read_runtime
+from noise_reg.config import Job, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
 from noise_reg.pipeline import Pipeline
-from noise_reg.spec import AttackSpec, CertificateSpec, EvaluationSpec, RunSpec, ShiftSpec, SpecError
+from noise_reg.spec import CertificateSpec, RunSpec, ShiftSpec, SpecError
 from noise_reg.store import EVALUATION_COLUMNS, Store
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A run that an artefact needs, the label of its reading ('' for the default), and the panel it belongs to."""
-
-    job: Job
-    reading: str
-    panel: str = ""
-
-
-def wanted_runs(cfg: DictConfig) -> list[Wanted]:
-    """The runs of `artefact` at `preset`: panels x methods x seeds, then the second readings."""
-    runtime = read_runtime(cfg)
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    figure, preset = plain["artefact"], plain["preset"]
-    missing = [panel for panel in figure["panels"] if panel not in preset["panels"]]
-    if missing:
-        there = ", ".join(preset["panels"])
-        raise SpecError(
-            f"preset = {preset['name']}: says nothing of the panel {missing[0]} of {figure['name']}, only of {there}"
-        )
-    evaluations = {panel: evaluations_of(cfg, panel) for panel in figure["panels"]}
-    lists = [
-        (panel, overrides, "", preset["panels"][panel]["seeds"])
-        for panel in figure["panels"]
-        for overrides in figure["methods"]
-    ]
-    lists += [
-        (
-            second["panel"],
-            second["overrides"],
-            second["reading"],
-            second.get("seeds", preset["second_readings"]["seeds"]),
-        )
-        for second in figure["second_readings"]
-    ]
-    wanted = []
-    for panel, overrides, reading, seeds in lists:
-        if not isinstance(seeds, int) or seeds < 1:
-            raise SpecError(f"preset {preset['name']}: seeds = {seeds}: must be a whole number of at least 1")
-        chosen = [*figure["overrides"], *figure["panels"][panel], *overrides, *preset["panels"][panel]["overrides"]]
-        job = read_job(hydra.compose("train", overrides=chosen))
-        for seed in range(seeds):
-            spec = job.spec.replace(seed=seed)
-            wanted.append(Wanted(Job(spec, job.method, of_all(evaluations[panel]), runtime), reading, panel))
-    return wanted
-
-
-def evaluations_of(cfg: DictConfig, panel: str) -> tuple[EvaluationSpec, ...]:
-    """What the artefact evaluates; a preset may attack fewer images of a panel."""
-    found = read_evaluations(cfg, cfg.artefact.get("evaluations", ["corruption"]))
-    images = cfg.preset.panels[panel].get("attack_images")
-    if images is None:
-        return found
-    return tuple(dataclasses.replace(s, images=int(images)) if isinstance(s, AttackSpec) else s for s in found)
-
-
-def of_all(evaluations: Sequence[EvaluationSpec]) -> tuple[EvaluationSpec, ...]:
-    """Without the certificate, which is of one run of each line."""
-    return tuple(settings for settings in evaluations if not isinstance(settings, CertificateSpec))
+from noise_reg.wanted import Wanted, evaluations_of, wanted_runs
 
 
 def certified(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline, kept: set[str]) -> list[Wanted]:

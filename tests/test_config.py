@@ -7,8 +7,8 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from noise_reg.artefacts import REGISTRY
 from noise_reg.config import read_job
-from noise_reg.reproduce import wanted_runs
 from noise_reg.spec import ARCHS, DATASETS, SpecError
+from noise_reg.wanted import wanted_runs
 from tests.composed import CONF, composed, job
 
 

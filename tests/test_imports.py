@@ -22,7 +22,7 @@ LAYERS = [
     ["optimizers", "evaluate", "store", "tracking"],
     ["train", "config"],
     ["pipeline"],
-    ["estimate"],
+    ["estimate", "wanted"],
     ["sweep", "reproduce", "reevaluate", "entry"],
     ["benchmark", "phase_sweep"],
 ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noise_reg.artefacts import fig2, fig3, fig6, phases, table1, table2
+from noise_reg.artefacts import fig2, fig3, fig6, phases, table1, table2, variants
 from noise_reg.artefacts.folder import Kept, check_context, load_provenance
 from noise_reg.artefacts.rows import Rows, read_rows, write_rows
 from noise_reg.artefacts.studies import STUDIES
@@ -53,6 +53,8 @@ REGISTRY = {
         Artefact("fig2", "Fig. 2: robustness against input corruption", fig2.SOURCE, (fig2.draw,)),
         Artefact("fig3", "Fig. 3: phases of the noise injection node", fig3.SOURCE, (fig3.draw,), whole_history=True),
         Artefact("fig6", "Fig. 6: robustness against adversarial attacks", fig6.SOURCE, (fig6.draw,)),
+        Artefact("fig7", "Fig. 7: other noise distributions", variants.FIG7_SOURCE, (variants.draw_fig7,)),
+        Artefact("fig8", "Fig. 8 and Table 3: other optimisers", variants.FIG8_SOURCE, (variants.draw_fig8,)),
         Artefact(
             "phases", "Phase diagram of the noise injection node", phases.SOURCE, (phases.draw,), whole_history=True
         ),

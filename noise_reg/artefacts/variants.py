@@ -1,0 +1,179 @@
+"""Fig. 2 again under another noise distribution (Fig. 7) or optimiser (Fig. 8, Table 3) of the NINR paper; claim N11.
+
+The runs of a variant carry its name as their `reading`; those of Fig. 2 itself, where they are there, have none. The paper
+shows pictures only, with 5 runs a line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from noise_reg.artefacts import markdown
+from noise_reg.artefacts.claims import CATAPULT, DECAY, PAPER_ARCHS, PAPER_DATASET, at_large_noise, between, made
+from noise_reg.artefacts.curves import SPREADS, Panel, Words, accuracy_figure
+from noise_reg.artefacts.folder import save_figure, save_text
+from noise_reg.artefacts.head import Head
+from noise_reg.artefacts.lines import Line, archs, lines, of_arch
+from noise_reg.artefacts.methods import arch_name, dataset_name, label
+from noise_reg.artefacts.paper import paper_numbers
+from noise_reg.artefacts.rows import Rows
+from noise_reg.artefacts.statistics import (
+    CONTRADICTED,
+    REPRODUCED,
+    UNDER_POWERED,
+    Interval,
+    combine,
+    judge_alike,
+    too_few,
+    undecided,
+)
+from noise_reg.artefacts.tables import accuracy_table, as_csv, claim_block, claims_table, fates, panel_title, spread_of
+from noise_reg.artefacts.verdicts import Part, Verdict, note_of
+from noise_reg.errors import UserError
+
+FIG7_SOURCE = "Noise Injection Node Regularization for Robust Learning, Fig. 7"
+FIG8_SOURCE = "Noise Injection Node Regularization for Robust Learning, Fig. 8 and Table 3"
+TWO_PEAKS = (
+    "double Gaussian",
+    "asymmetric double Gaussian",
+)  # the paper's second distribution under either of its readings
+N11_RULE = (
+    "Per run: the mean accuracy over σ_noise from 0.6 to 0.9; each NINR method with this distribution − with the Gaussian. "
+    "Alike: reproduced if the interval lies within ±1 point, contradicted if wholly outside. Where the paper saw an effect (two "
+    "peaks, catapult) the other way round. Otherwise under-powered if the half-width exceeds 2 points, else inconclusive."
+)
+RATES = {"sgd": {"fc": 0.05, "cnn": 0.05}, "rmsprop": {"fc": 1e-4, "cnn": 1e-3}, "adam": {"fc": 0.01, "cnn": 0.01}}
+
+
+def draw_fig7(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
+    """fig7-<distribution>.png, .svg, .md, .csv under `out`, and N11 for each distribution."""
+    found, note = lines(rows), note_of(context, PAPER_DATASET, dataset_name(context["dataset"]))
+    verdicts = []
+    for variant in variants("fig7", found):
+        verdict = judge(variant, found, note)
+        draw_one("fig7", variant, found, context, out, f"{variant} noise", [verdict])
+        verdicts.append(verdict)
+    return verdicts
+
+
+def draw_fig8(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
+    """fig8-<optimiser>.png, .svg, .md, .csv under `out`, Table 3 in each. The paper claims nothing that a rule could judge."""
+    found = lines(rows)
+    for variant in variants("fig8", found):
+        draw_one("fig8", variant, found, context, out, variant, [], "## Table 3: σ_ε", TABLE_3, table_3())
+    return []
+
+
+def variants(name: str, found: Sequence[Line]) -> list[str]:
+    there = list(dict.fromkeys(line.reading for line in found if line.reading))
+    if not there:
+        raise UserError(f"{name}: the rows hold no runs of a variant: give its name as their `reading`")
+    return there
+
+
+def draw_one(
+    name: str,
+    variant: str,
+    found: Sequence[Line],
+    context: Mapping[str, Any],
+    out: Path,
+    words: str,
+    verdicts: Sequence[Verdict],
+    *further: str,
+) -> None:
+    """One variant's figure, table and verdicts."""
+    of = [line for line in found if line.reading == variant]
+    part = f"{name}-{re.sub(r'[^a-z0-9]+', '-', variant.lower())}"
+    title = f"Test accuracy under input corruption, {words}: {dataset_name(context['dataset'])}"
+    panels = [
+        Panel(panel_title(arch, of_arch(of, arch)), [replace(x.learned(), reading="") for x in of_arch(of, arch)])
+        for arch in archs(of)
+    ]
+    spread, below = spread_of(context), context["below_paper_scale"]
+    under = f"Eq. 8, x → √(1 − σ²) x + σ δ. Line: mean over runs; band: {SPREADS[spread]}. Preset {context['preset']}."
+    save_figure(
+        out,
+        part,
+        accuracy_figure(panels, Words(Head(title, under, below), r"$\sigma_\mathrm{noise}$", "", fates(of)), spread),
+    )
+    save_text(out, f"{part}.csv", as_csv(of, "sigma_noise"))
+    caption = (
+        f"Accuracy in % on {dataset_name(context['dataset'])} under Eq. 8, {words}; mean ± {SPREADS[spread]}; n = runs with a finite "
+        f"accuracy. Preset {context['preset']}. The paper shows a picture only (5 runs)."
+    )
+    blocks = [f"# {title}", caption, f"**Below paper scale: {below}.**" if below else ""]
+    for arch in archs(of):
+        blocks += [f"## {panel_title(arch, of_arch(of, arch))}", accuracy_table(of_arch(of, arch), spread, "σ")]
+    claims = ["## Claim", claims_table(verdicts), *(claim_block(v) for v in verdicts)] if verdicts else []
+    save_text(out, f"{part}.md", markdown.document(*blocks, *further, *claims))
+
+
+def judge(variant: str, found: Sequence[Line], note: str) -> Verdict:
+    """N11 for one distribution: alike with the Gaussian, but for a catapult whose noise has two peaks."""
+    parts: list[Part] = []
+    for arch in PAPER_ARCHS:
+        of = [line for line in found if line.arch == arch and line.reading in ("", variant)]
+        if not any(line.reading for line in of):
+            parts.append(
+                Part(arch, "all", None, None, None, (0, 0), False, UNDER_POWERED, "no runs of this architecture")
+            )
+            continue
+        those = {line.label: line for line in of}
+        large = at_large_noise(those)
+        for method in (*DECAY, *CATAPULT):
+            pair = label(method, variant), label(method)
+            interval = between(those, *pair, large)
+            apart = variant in TWO_PEAKS and method in CATAPULT
+            parts.append(
+                made(
+                    arch,
+                    those,
+                    *pair,
+                    "large noise",
+                    interval,
+                    judge_apart(interval) if apart else judge_alike(interval),
+                )
+            )
+    statement = f"With {variant} noise NINR does as with Gaussian noise"
+    statement += ", but for the catapult phase." if variant in TWO_PEAKS else "."
+    return Verdict(f"N11, {variant}", statement, combine([p.verdict for p in parts]), tuple(parts), N11_RULE, note)
+
+
+def judge_apart(interval: Interval) -> str:
+    """'Not alike': `judge_alike` the other way round."""
+    if too_few(interval):
+        return UNDER_POWERED
+    if interval.wholly_outside(1):
+        return REPRODUCED
+    return CONTRADICTED if interval.wholly_inside(1) else undecided(interval)
+
+
+TABLE_3 = (
+    "As printed, decay (catapult); below each the η σ_ε² that follows. The printed table leaves the fully connected full-NINR "
+    "empty: those two, marked *inferred*, come from the η σ_ε² that all other cells keep."
+)
+
+
+def table_3() -> str:
+    """sigma_epsilon by optimiser, network and node, with eta sigma_epsilon^2."""
+    ninr = paper_numbers()["ninr"]
+    printed = {"sgd": ninr["figure_2"]["sigma_epsilon"], **ninr["table_3"]["sigma_epsilon"]}
+    inferred = ninr["table_3_inferred"]["sigma_epsilon"]
+    body = []
+    for optimizer, by_arch in printed.items():
+        for arch in by_arch:
+            known = {**inferred.get(optimizer, {}).get(arch, {}), **by_arch[arch]}
+            sigmas, products = [], []
+            for node in ("in_ninr", "full_ninr"):
+                decay, catapult = known[f"{node}_decay"], known[f"{node}_catapult"]
+                mark = "" if f"{node}_decay" in by_arch[arch] else " *inferred*"
+                sigmas.append(f"{decay:g} ({catapult:g}){mark}")
+                products.append(f"{RATES[optimizer][arch] * decay**2:.3g} ({RATES[optimizer][arch] * catapult**2:.4g})")
+            name = {"sgd": "SGD (Fig. 2)", "rmsprop": "RMSprop", "adam": "Adam"}[optimizer]
+            body.append([name, arch_name(arch), f"{RATES[optimizer][arch]:g}", *sigmas, *products])
+    header = ["optimiser", "network", "η", "in-NINR", "full-NINR", "in-NINR, η σ_ε²", "full-NINR, η σ_ε²"]
+    return markdown.table(header, body)
