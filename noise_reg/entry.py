@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.errors import UserError
 
+Result = TypeVar("Result")
 INTERRUPTED = (
     "interrupted: finished runs are stored, the others go on from their last checkpoint: run the same command again"
 )
@@ -42,6 +44,19 @@ def run(main: Callable[[], None]) -> NoReturn:
             with_known_keys(str(error)), 2
         )  # a configuration that does not compose: Hydra's message names it and what is there
     sys.exit(0)
+
+
+def told(task: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
+    """The task, which ends the program on a user's mistake itself: Hydra would put a line of its own before the message."""
+
+    @functools.wraps(task)
+    def tells(cfg: DictConfig) -> Result:
+        try:
+            return task(cfg)
+        except UserError as error:
+            leave(str(error), 2)
+
+    return tells
 
 
 def with_known_keys(message: str) -> str:

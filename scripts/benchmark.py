@@ -10,6 +10,7 @@ from noise_reg.benchmark import benchmark
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
+@entry.told
 def main(cfg: DictConfig) -> None:
     benchmark(cfg)
 

@@ -10,6 +10,7 @@ from noise_reg.reevaluate import reevaluate
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+@entry.told
 def main(cfg: DictConfig) -> None:
     reevaluate(cfg)
 

@@ -10,6 +10,7 @@ from noise_reg.phase_sweep import sweep
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="phases")
+@entry.told
 def main(cfg: DictConfig) -> None:
     sweep(cfg)
 

@@ -14,6 +14,7 @@ from noise_reg.artefacts.report import build_report
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
+@entry.told
 def main(cfg: DictConfig) -> None:
     results, out = Path(cfg.results), Path(cfg.out)
     if cfg.redraw:

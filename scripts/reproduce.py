@@ -10,6 +10,7 @@ from noise_reg.reproduce import reproduce
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")
+@entry.told
 def main(cfg: DictConfig) -> None:
     reproduce(cfg)
 

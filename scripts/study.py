@@ -18,6 +18,7 @@ from noise_reg.errors import UserError
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="study")
+@entry.told
 def main(cfg: DictConfig) -> None:
     settings: dict[str, Any] = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]
     if settings["name"] not in STUDIES:

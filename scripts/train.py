@@ -11,6 +11,7 @@ from noise_reg.sweep import stacked, train_jobs
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 @stacked
+@entry.told
 def main(cfg: DictConfig) -> float:
     """The test accuracy of the run, which a sweeper may maximise."""
     (accuracy,) = train_jobs([cfg])
