@@ -19,7 +19,7 @@ LAYERS = [
     ["streams", "data", "atomic", "theory"],
     ["nn", "artefacts"],
     ["regularizers", "losses", "precision", "plan", "prepare"],
-    ["optimizers", "evaluate", "store", "tracking"],
+    ["optimizers", "evaluate", "store", "tracking", "meters"],
     ["train", "config"],
     ["pipeline"],
     ["estimate", "wanted"],
@@ -33,6 +33,8 @@ LAZY = {("store", "nn")}  # Store.model builds a network only when asked to; the
 
 def room(path: Path) -> str:
     name = path.relative_to(ROOT / "noise_reg").with_suffix("").parts[0]
+    if path.stem == "meters":  # of networks, unlike the rest of theory
+        return "meters"
     return "benchmark" if name.startswith("bench_") else name
 
 
