@@ -55,7 +55,7 @@ def test_gradient_hessian_and_r_equal_explicit_derivatives(layer: int, loss: str
     of = meter("fc", layer, loss=loss)
     direction = of.model.nodes[str(layer)].get_parameter("weight").detach()
     epsilon = noise(of, 0.3)
-    first, second = of.r1_r2(epsilon, direction)
+    first, second = of.terms(epsilon, direction)
     ones = torch.ones(of.y_RB.shape[1], dtype=torch.float64)
     for r in range(len(SEEDS)):
         zero = torch.zeros(of.shape, dtype=torch.float64)
@@ -76,7 +76,7 @@ def test_r1_and_r2_are_what_finite_noise_shows(arch: str, layer: int) -> None:
     if arch == "cnn" and layer < of.model.blocks:
         direction = direction.permute(0, 2, 3, 1)  # images lead with rows here
     epsilon = noise(of, 1.0)
-    first, second = of.r1_r2(epsilon, direction)
+    first, second = of.terms(epsilon, direction)
     finite = of.finite_r(epsilon, direction, 1e-4)
     torch.testing.assert_close(finite[0], first, rtol=1e-5, atol=1e-8)
     torch.testing.assert_close(finite[1], second, rtol=1e-3, atol=1e-5)
@@ -89,8 +89,18 @@ def test_r1_and_r2_are_what_finite_noise_shows(arch: str, layer: int) -> None:
 def test_a_linear_network_with_squared_error_has_no_r_beyond_the_second() -> None:
     of = meter("fc", 0, loss="squared", widths=[])
     direction = of.model.nodes["0"].get_parameter("weight").detach()
-    finite = of.finite_r(noise(of, 1.0), direction, 0.1)
-    assert (finite[1] > 0).all() and finite[2:].abs().max() < 1e-8
+    epsilon = noise(of, 1.0)
+    finite, exact = of.finite_r(epsilon, direction, 0.1), of.terms(epsilon, direction, orders=4)
+    assert (finite[1] > 0).all() and finite[2:].abs().max() < 1e-8 and not exact[2:].any()
+
+
+def test_r3_and_r4_are_what_finite_differences_show() -> None:
+    of = meter("fc", 0, widths=[])  # without ReLU: a kink within the step would be all that they see
+    direction = of.model.nodes["0"].get_parameter("weight").detach()
+    epsilon = noise(of, 1.0)
+    torch.testing.assert_close(
+        of.terms(epsilon, direction, orders=4), of.finite_r(epsilon, direction, 0.05), rtol=0.02, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("arch", "layer"), [("fc", 0), ("fc", 1), ("cnn", 2)])
@@ -128,7 +138,7 @@ def test_r1_falls_with_the_batch_and_r2_does_not() -> None:
     for batch in (4, 40):
         of = meter("fc", 0, batch=batch)
         direction = of.model.nodes["0"].get_parameter("weight").detach()
-        draws = [of.r1_r2(noise(of, 1.0, seed), direction) for seed in range(200)]
+        draws = [of.terms(noise(of, 1.0, seed), direction) for seed in range(200)]
         sizes[batch] = torch.stack([first for first, _ in draws]).square().mean(0).sqrt()
         size[batch] = torch.stack([second for _, second in draws]).mean(0)
         expected = of.local_gradients().mul(direction[:, None]).sum(2).square().sum(1).sqrt() / batch

@@ -1,7 +1,7 @@
 """Artefacts: figures and tables as pure functions of committed rows. Nothing in here imports torch.
 
 `REGISTRY[name].build(rows, context, out)` makes the whole folder of an artefact of trained runs (STUDIES holds those computed
-from settings, EVERY both) and returns its verdicts; `redraw(folder)`
+from settings, MEASURED those of tables, EVERY all) and returns its verdicts; `redraw(folder)`
 makes it again from what is committed there. `context` is the provenance: it must hold `preset`, `dataset` and
 `below_paper_scale` ('' at the paper's scale, else what is less), may hold `spread` ('runs', the default, or 'mean'),
 and whatever else a reader should know (seeds, reading, commit, versions, machine, date, seconds) in values that JSON
@@ -18,7 +18,7 @@ from typing import Any
 from noise_reg.artefacts import fig2, fig3, fig6, phases, table1, table2, variants
 from noise_reg.artefacts.folder import Kept, check_context, load_provenance
 from noise_reg.artefacts.rows import Rows, read_rows, write_rows
-from noise_reg.artefacts.studies import STUDIES
+from noise_reg.artefacts.studies import MEASURED, STUDIES
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
 
@@ -66,7 +66,7 @@ REGISTRY = {
     )
 }
 
-EVERY: dict[str, Kept[Any]] = {**REGISTRY, **STUDIES}
+EVERY: dict[str, Kept[Any]] = {**REGISTRY, **MEASURED, **STUDIES}
 
 
 def artefact(name: str) -> Artefact:

@@ -1,6 +1,6 @@
-"""Studies: artefacts of numbers that are computed on the spot, from settings alone, without data or trained runs.
+"""Artefacts of tables: the folder holds them as CSV, figures and a document drawn from them, verdicts.json and provenance.json.
 
-A study's folder holds its tables as CSV, a figure and a table drawn from them, verdicts.json and provenance.json.
+A study is computed on the spot from settings alone, without data or trained runs; others are measured on networks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.artefacts import toy
+from noise_reg.artefacts import meters, toy
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -22,16 +22,13 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
-class Study(Kept[Tables]):
-    """`check` refuses impossible settings; `measure` makes the tables, by the names in `tables`; `draw` draws them by a
-    `context` that holds `settings`."""
+class OfTables(Kept[Tables]):
+    """`draw` draws the `tables` by a `context` that holds `settings`."""
 
     name: str
     title: str
     source: str
     tables: tuple[str, ...]
-    check: Callable[[Mapping[str, Any]], None]
-    measure: Callable[[Mapping[str, Any]], dict[str, pd.DataFrame]]
     draw: Callable[[Tables, Mapping[str, Any], Path], list[Verdict]]
 
     def write(self, data: Tables, context: Mapping[str, Any], folder: Path) -> None:
@@ -55,6 +52,19 @@ class Study(Kept[Tables]):
         return found
 
 
+@dataclass(frozen=True)
+class Study(OfTables):
+    """`check` refuses impossible settings; `measure` makes the tables, by the names in `tables`."""
+
+    check: Callable[[Mapping[str, Any]], None]
+    measure: Callable[[Mapping[str, Any]], dict[str, pd.DataFrame]]
+
+
+MEASURED = {
+    "meters": OfTables(
+        "meters", "Section 2.1: what a noise injection node adds to the loss", meters.SOURCE, meters.TABLES, meters.draw
+    )
+}
 STUDIES = {
     study.name: study
     for study in (
@@ -63,9 +73,9 @@ STUDIES = {
             "Appendix B: the linear toy model",
             toy.SOURCE,
             toy_tables.TABLES,
+            toy.draw,
             toy_tables.check,
             toy_tables.measure,
-            toy.draw,
         ),
     )
 }

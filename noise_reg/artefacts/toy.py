@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED, combine
-from noise_reg.artefacts.verdicts import Part, Verdict
+from noise_reg.artefacts.verdicts import Part, Verdict, slope_part
 from noise_reg.theory.toy import PHASES, Toy, Weights, mean_step, rescaled, terms, weights
 
 SOURCE = "Noise Injection Node Regularization for Robust Learning, appendix B, Eqs 9 to 16"
@@ -99,18 +98,8 @@ def rightly(table: pd.DataFrame, column: str) -> Part:
 
 def slope(table: pd.DataFrame, column: str, expected: float, remark: str) -> Part:
     """log `column` against log |B|."""
-    fit = stats.linregress(np.log(table["batch"]), np.log(table[column]))
-    reach = float(stats.t.ppf(0.975, len(table) - 2)) * fit.stderr
-    off = fit.slope - expected
-    low, high = off - reach, off + reach
-    inside, outside = (
-        low >= -SLOPE_TOLERANCE and high <= SLOPE_TOLERANCE,
-        low > SLOPE_TOLERANCE or high < -SLOPE_TOLERANCE,
-    )
-    verdict = REPRODUCED if inside else CONTRADICTED if outside else INCONCLUSIVE
     name = {"r1_spread": "spread of R_1", "r2_mean": "mean of R_2", "step_error": "distance from Eq. 13"}[column]
-    words, n = f"{name}: slope against |B| − ({expected:g})", (len(table), len(table))
-    return Part("toy", words, round(off, 6), round(low, 6), round(high, 6), n, True, verdict, remark)
+    return slope_part("toy", name, table["batch"].tolist(), table[column].tolist(), expected, SLOPE_TOLERANCE, remark)
 
 
 def ratio(table: pd.DataFrame, column: str, expected: Any) -> str:

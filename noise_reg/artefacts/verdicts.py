@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from noise_reg.artefacts.statistics import VERDICTS, Interval
+import numpy as np
+from scipy import stats
+
+from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED, VERDICTS, Interval
 from noise_reg.errors import UserError
 
 
@@ -48,6 +51,26 @@ class Verdict:
 def part(arch: str, comparison: str, interval: Interval, verdict: str, remark: str = "") -> Part:
     numbers = {name: finite(getattr(interval, name)) for name in ("difference", "low", "high")}
     return Part(arch, comparison, n=interval.n, paired=interval.paired, verdict=verdict, remark=remark, **numbers)
+
+
+def slope_part(
+    arch: str,
+    what: str,
+    batch: Sequence[float],
+    values: Sequence[float],
+    expected: float,
+    tolerance: float,
+    remark: str,
+) -> Part:
+    """log `values` against log `batch`: the slope minus the `expected` one, with its 95 % t interval, and whether it is that."""
+    fit = stats.linregress(np.log(np.asarray(batch, float)), np.log(np.asarray(values, float)))
+    reach = float(stats.t.ppf(0.975, len(batch) - 2)) * float(fit.stderr)
+    off = float(fit.slope) - expected
+    low, high = off - reach, off + reach
+    inside, outside = low >= -tolerance and high <= tolerance, low > tolerance or high < -tolerance
+    verdict = REPRODUCED if inside else CONTRADICTED if outside else INCONCLUSIVE
+    words, n = f"{what}: slope against |B| − ({expected:g})", (len(batch), len(batch))
+    return Part(arch, words, round(off, 6), round(low, 6), round(high, 6), n, True, verdict, remark)
 
 
 def finite(value: float) -> float | None:

@@ -108,10 +108,10 @@ class Meter:
     def corrupted_r2(self, sigma: float, vectors: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """R_2 of inputs corrupted by N(0, sigma^2) (Eq. 7) for a dense first layer, (R,) with its standard error (R,): sigma^2/2
         Tr(W^T <H_0> W)."""
-        weight_ROD = self.model.layers[0].weight
+        weight_ROD = self.model.layers[0].get_parameter("weight").detach()
 
         def measure(v_RD: Tensor) -> Tensor:
-            moved = torch.bmm(weight_ROD, v_RD[:, :, None])[:, :, 0]  # type: ignore[arg-type]
+            moved = torch.bmm(weight_ROD, v_RD[:, :, None])[:, :, 0]
             return (moved * self.hessian_times(moved)).sum(1) * sigma**2 / 2
 
         return hutchinson(measure, self.signs(vectors, generator, (self.x_RBD.shape[2],)))
@@ -127,18 +127,24 @@ class Meter:
         shift = epsilon_RB.view(*epsilon_RB.shape, *ones) * direction[:, None]
         return lambda t: self.losses(t * shift).mean(1)
 
-    def r1_r2(self, epsilon_RB: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """R_1 and R_2 (R,) of Eq. 4, exactly: the first derivative along the noise, and half the second."""
+    def terms(self, epsilon_RB: Tensor, direction: Tensor, orders: int = 2) -> Tensor:
+        """R_1, R_2, ... (orders, R) of Eqs 3 and 4: the derivatives along the noise over k!, exactly. Within a ReLU network they
+        are those of the linear piece that it is in."""
         ones = (1,) * (direction.dim() - 1)
         shift = epsilon_RB.view(*epsilon_RB.shape, *ones) * direction[:, None]
+        found = []
         with torch.enable_grad():
             t_R = torch.zeros(len(shift), dtype=shift.dtype, device=shift.device, requires_grad=True)
-            loss_R = self.losses(t_R.view(-1, 1, *ones) * shift).mean(1)
-            (first_R,) = torch.autograd.grad(loss_R.sum(), t_R, create_graph=True)
-            if not first_R.requires_grad:
-                return first_R, torch.zeros_like(first_R)
-            (second_R,) = torch.autograd.grad(first_R.sum(), t_R, materialize_grads=True)
-        return first_R.detach(), second_R / 2
+            value_R = self.losses(t_R.view(-1, 1, *ones) * shift).mean(1)
+            for k in range(1, orders + 1):
+                if value_R.requires_grad:
+                    (value_R,) = torch.autograd.grad(
+                        value_R.sum(), t_R, create_graph=k < orders, materialize_grads=True
+                    )
+                else:  # a polynomial that has come to its end
+                    value_R = torch.zeros_like(t_R)
+                found.append(value_R.detach() / math.factorial(k))
+        return torch.stack(found)
 
     def finite_r(self, epsilon_RB: Tensor, direction: Tensor, step: float) -> Tensor:
         """R_1 to R_4 as (4, R), by central differences of the noisy loss at t = 0, +-step and +-2 step."""

@@ -1,0 +1,19 @@
+"""Measures what a noise injection node adds to the loss of a real network, along training: `python scripts/meters.py`."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from noise_reg import entry
+from noise_reg.meter_study import study
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="meters")
+@entry.told
+def main(cfg: DictConfig) -> None:
+    study(cfg)
+
+
+if __name__ == "__main__":
+    entry.run(main)
