@@ -13,7 +13,7 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-meters reproduce-phases reproduce-table1 reproduce-toy report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-meters reproduce-phases reproduce-table1 reproduce-toy report bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ reproduce-fig7: $(STAMP) ## Fig. 7: NINR with noise of other distributions (PRES
 
 reproduce-fig8: $(STAMP) ## Fig. 8 and Table 3: RMSprop and Adam (PRESET, DATA_DIR, DEVICE)
 	$(call REPRODUCE,fig8)
+
+reproduce-fig9: $(STAMP) ## Fig. 9: the VGG-style network on CIFAR-10 (PRESET, DATA_DIR, DEVICE)
+	$(call REPRODUCE,fig9)
 
 reproduce-phases: $(STAMP) ## The phase diagram: the noise swept, the catapult's onset bracketed (DATA_DIR, DEVICE)
 	$(PYTHON) scripts/phases.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)

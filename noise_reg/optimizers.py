@@ -36,6 +36,11 @@ def kept(state: State, index: Tensor) -> State:
     return {name: value[index].clone() if value.dim() else value for name, value in state.items()}
 
 
+def is_convolution(name: str) -> bool:
+    """Whether a parameter is one that an architecture's own L2 acts on."""
+    return name.startswith("convolutions.") and name.endswith("weight")
+
+
 class SGD:
     """theta <- (1 - rate lambda) theta - rate dL/dtheta, no momentum (NINR paper, App. A); lambda (R,) is L2's strength.
 
@@ -49,11 +54,14 @@ class SGD:
         self.rate = spec.learning_rate
         factor_R = gradient_factor(weight_decay_R, reading)
         no_decay_R = torch.zeros_like(factor_R)
-        self.may_rest = not bool((factor_R > 0).any())  # a step without any gradient changes nothing
+        own_R = gradient_factor(torch.full_like(factor_R, model.arch.conv_decay), reading)
+        self.may_rest = not bool((factor_R + own_R > 0).any())  # a step without any gradient changes nothing
         self.updates: list[tuple[nn.Parameter, Tensor | None]] = []
         for owner, module in model.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
-                decayed_R = factor_R if is_decayed(f"{owner}.{name}", reading) else no_decay_R
+                full_name = f"{owner}.{name}"
+                decayed_R = factor_R if is_decayed(full_name, reading) else no_decay_R
+                decayed_R = decayed_R + own_R if is_convolution(full_name) else decayed_R
                 keep_R = (1 - self.rate * decayed_R).to(
                     parameter.dtype
                 )  # a wider type would widen the weights each step
@@ -89,18 +97,18 @@ class Adaptive:
         self, model: StackedModel, spec: OptimizerSpec, weight_decay_R: Tensor, reading: ReadingSpec, state: State
     ) -> None:
         factor_R = gradient_factor(weight_decay_R, reading)
+        own_R = gradient_factor(torch.full_like(factor_R, model.arch.conv_decay), reading)
         self.parameters = dict(model.named_parameters())
-        self.decayed = {
-            name: factor_R.to(parameter.dtype).view(-1, *[1] * (parameter.dim() - 1))
-            for name, parameter in self.parameters.items()
-            if bool((factor_R > 0).any()) and is_decayed(name, reading)
-        }
+        self.decayed = {}
+        for name, parameter in self.parameters.items():
+            decayed_R = factor_R * is_decayed(name, reading) + own_R * is_convolution(name)
+            if bool((decayed_R > 0).any()):
+                self.decayed[name] = decayed_R.to(parameter.dtype).view(-1, *[1] * (parameter.dim() - 1))
         self.inner = inner_optimizer(spec, list(self.parameters.values()))
         for name, value in state.items():
-            parameter, _, quantity = name.rpartition(":")
-            self.inner.state[self.parameters[parameter]][quantity] = value.to(
-                self.parameters[parameter].device if value.dim() else "cpu"
-            )
+            owner, _, quantity = name.rpartition(":")
+            device = self.parameters[owner].device if value.dim() else "cpu"
+            self.inner.state[self.parameters[owner]][quantity] = value.to(device)
 
     @torch.no_grad()
     def step(self) -> None:

@@ -16,10 +16,11 @@ STACK_BYTES = {"cpu": 8 << 20, "cuda": 4 << 30}
 def weight_count(arch: ArchSpec, image: tuple[int, int, int], classes: int) -> int:
     channels, height, width = image
     count = 0
-    for filters in arch.filters:
+    for convolution in arch.convolutions:
+        filters, down = convolution.filters, 2 if convolution.pooled else 1
         count += filters * channels * arch.kernel**2
         lost = 0 if arch.padding == "same" else arch.kernel - 1
-        channels, height, width = filters, (height - lost) // 2, (width - lost) // 2
+        channels, height, width = filters, (height - lost) // down, (width - lost) // down
     sizes = [channels * height * width, *arch.widths, classes]
     return count + sum(i * o for i, o in pairwise(sizes))
 

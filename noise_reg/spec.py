@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_type_hints
 from noise_reg.errors import UserError
 
 DATASETS = ("fmnist", "mnist", "mnist_binary", "usps", "cifar10", "digits")
-ARCHS = ("fc", "cnn")
+ARCHS = ("fc", "cnn", "vgg")
 OPTIMIZERS = ("sgd", "rmsprop", "adam")
 DISTRIBUTIONS = ("gaussian", "uniform", "uniform_matched", "double_gaussian", "laplace", "student_t")
 PRECISIONS = ("fp32", "bf16", "fp64")
@@ -27,6 +27,8 @@ MAX_SEED = 2**32 - 1
 # Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its
 # key. Strengths need no entry, 0 (off) never enters the key.
 ADDED_LATER: dict[str, Any] = {
+    "arch.dropouts": (),
+    "arch.conv_decay": 0.0,
     "optimizer.rho": 0.0,
     "optimizer.beta_1": 0.0,
     "optimizer.beta_2": 0.0,
@@ -85,27 +87,47 @@ class DatasetSpec:
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """One convolution of an architecture: its filters, what follows it, and its own dropout (0: none) after the pooling."""
+
+    filters: int
+    pooled: bool
+    dropout: float
+
+
+@dataclass(frozen=True)
 class ArchSpec:
-    """fc: `widths` hidden layers. cnn: one convolution block for each of `filters`, then dense `widths`."""
+    """fc: `widths` hidden layers. cnn: one convolution block for each of `filters`, then dense `widths`. vgg: two convolutions a
+    block; `dropouts` are the blocks' own and `conv_decay` the L2 strength on its convolutions, whatever the regulariser."""
 
     name: str = checked(one_of(*ARCHS))
     widths: tuple[int, ...] = checked(each(number(1)))
     filters: tuple[int, ...] = checked(each(number(1)))
     kernel: int = checked(number(0, 28))
     padding: str = checked(one_of("same", "valid", "none"))
+    dropouts: tuple[float, ...] = checked(each(number(0, 1, open_high=True)))
+    conv_decay: float = checked(number(0))
+
+    @property
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """Every convolution in its order."""
+        if self.name != "vgg":
+            return tuple(Convolution(filters, True, 0.0) for filters in self.filters)
+        pairs = zip(self.filters, self.dropouts, strict=True)
+        return tuple(c for f, p in pairs for c in (Convolution(f, False, 0.0), Convolution(f, True, p)))
 
     def __post_init__(self) -> None:
-        convolutional = self.name == "cnn"
-        for field_name, value, right in (
-            ("filters", list(self.filters), bool(self.filters) == convolutional),
-            ("kernel", self.kernel, (self.kernel > 0) == convolutional),
-            ("padding", self.padding, (self.padding != "none") == convolutional),
-        ):
+        convolutional, vgg = self.name != "fc", self.name == "vgg"
+        for field_name, value, right, wanted, must, otherwise in (
+            ("filters", list(self.filters), bool(self.filters) == convolutional, convolutional, "at least one number", "[]"),
+            ("kernel", self.kernel, (self.kernel > 0) == convolutional, convolutional, "at least 1", "0"),
+            ("padding", self.padding, (self.padding != "none") == convolutional, convolutional, "same or valid", "none"),
+            ("dropouts", list(self.dropouts), len(self.dropouts) == len(self.filters) * vgg, vgg, "one number for each of arch.filters", "[]"),
+            ("conv_decay", self.conv_decay, vgg or self.conv_decay == 0, vgg, "at least 0", "0"),
+        ):  # fmt: skip
             if not right:
-                allowed = {"filters": "at least one number", "kernel": "at least 1", "padding": "same or valid"}
-                none = {"filters": "[]", "kernel": "0", "padding": "none"}
-                must = (allowed if convolutional else none)[field_name]
-                raise SpecError(f"arch.{field_name} = {value}: must be {must} for arch.name = {self.name}")
+                allowed = must if wanted else otherwise
+                raise SpecError(f"arch.{field_name} = {value}: must be {allowed} for arch.name = {self.name}")
 
 
 @dataclass(frozen=True)

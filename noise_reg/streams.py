@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     CORRUPTION = 7
     NODE_SIGN = 8
     ATTACK = 9
+    ARCH_DROPOUT = 10
 
 
 def philox(
@@ -133,12 +134,13 @@ def keep_mask(
     step: int | Tensor,
     epoch: int,
     dtype: torch.dtype = torch.bool,
+    purpose: Purpose = Purpose.DROPOUT,
 ) -> Tensor:
     """(R, count), 0 with probability `drop_R` (R,), to the nearest 1/65536, else 1: 16 random bits decide each."""
     blocks = -(-count // 8)
     threshold_R1 = (drop_R.double() * 65536).round().clamp(max=65535).long()[:, None]
     keep = torch.empty(len(seeds_R), 8, blocks, dtype=dtype, device=seeds_R.device)
-    for place, word in enumerate(philox(seeds_R, Purpose.DROPOUT, 0, blocks, lane, step, epoch)):
+    for place, word in enumerate(philox(seeds_R, purpose, 0, blocks, lane, step, epoch)):
         torch.ge(word, threshold_R1 << 16, out=keep[:, 4 + place])  # by its high 16 bits
         torch.ge(word.bitwise_and_(0xFFFF), threshold_R1, out=keep[:, place])
     return keep.flatten(1)[:, :count]

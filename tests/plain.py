@@ -26,6 +26,15 @@ TRAIN_IMAGES, TEST_IMAGES, BATCH = 43, 24, 8  # 5 mini-batches an epoch; 3 sampl
 ARCHS: dict[str, dict[str, Any]] = {
     "fc": {"name": "fc", "widths": [7, 5], "filters": [], "kernel": 0, "padding": "none"},
     "cnn": {"name": "cnn", "widths": [6], "filters": [2, 3], "kernel": 2, "padding": "same"},
+    "vgg": {
+        "name": "vgg",
+        "widths": [6],
+        "filters": [2, 3],
+        "kernel": 3,
+        "padding": "same",
+        "dropouts": [0.2, 0.3],
+        "conv_decay": 0.1,
+    },
 }
 OPTIMIZERS: dict[str, dict[str, float]] = {
     "sgd": {},
@@ -121,9 +130,11 @@ class Draws:
             return self.normal(Purpose.NODE, (TRAIN_IMAGES,), lane, step=1)[order]
         return self.normal(Purpose.NODE, (len(order),), lane, epoch=epoch)
 
-    def keep(self, h: Tensor, layer: int, step: int, epoch: int) -> Tensor:
-        drop = torch.tensor([self.spec.strengths.dropout])
-        keep = keep_mask(self.seed, drop, h.numel(), lane=layer + 1, step=step, epoch=epoch)[0]
+    def keep(self, h: Tensor, layer: int, step: int, epoch: int, own: float = 0.0) -> Tensor:
+        """Of the regulariser's dropout, or of the architecture's `own`."""
+        drop = torch.tensor([own or self.spec.strengths.dropout])
+        lane, purpose = (layer, Purpose.ARCH_DROPOUT) if own else (layer + 1, Purpose.DROPOUT)
+        keep = keep_mask(self.seed, drop, h.numel(), lane=lane, step=step, epoch=epoch, purpose=purpose)[0]
         if h.dim() == 2:
             return keep.view_as(h)
         return keep.view(len(h), *h.shape[2:], h.shape[1]).permute(0, 3, 1, 2)  # drawn with channels last
@@ -148,6 +159,9 @@ class StepNoise:
         p = self.draws.spec.strengths.dropout
         return torch.where(self.draws.keep(h, layer, self.step, self.epoch), h / (1 - p), 0.0) if p else h
 
+    def own_dropout(self, h: Tensor, layer: int, p: float) -> Tensor:
+        return torch.where(self.draws.keep(h, layer, self.step, self.epoch, p), h / (1 - p), 0.0)
+
     def input(self, x: Tensor) -> Tensor:
         sigma = self.draws.spec.strengths.cdt
         if sigma:
@@ -162,13 +176,18 @@ class PlainNet(nn.Module):
     def __init__(self, spec: RunSpec, draws: Draws) -> None:
         super().__init__()
         arch, reading, strengths = spec.arch, spec.reading, spec.strengths
-        depth = len(arch.filters) + len(arch.widths) + 1
+        vgg = arch.name == "vgg"
+        convolutions = [f for f in arch.filters for _ in range(2 if vgg else 1)]
+        self.pools = [not vgg or n % 2 == 1 for n in range(len(convolutions))]
+        self.own_drops = [arch.dropouts[n // 2] if vgg and n % 2 else 0.0 for n in range(len(convolutions))]
+        self.activation = F.relu if vgg else F.elu
+        depth = len(convolutions) + len(arch.widths) + 1
         hidden = range(1, depth if reading.output_nin else depth - 1) if strengths.nin_hidden else []
         self.node_layers = [*([0] if strengths.nin_input else []), *hidden]
         self.convolutions, self.norms, self.dense = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.niw = nn.ParameterDict()  # of convolutions: the pixel-wise masks
         shape = torch.Size(IMAGE)
-        for layer, filters in enumerate(arch.filters):
+        for layer, filters in enumerate(convolutions):
             if layer in self.node_layers:
                 niw = draws.normal(Purpose.NOISE_WEIGHTS, shape, layer) / np.sqrt(shape.numel())
                 self.niw[str(layer)] = nn.Parameter(niw)
@@ -182,9 +201,10 @@ class PlainNet(nn.Module):
                 if reading.batch_norm == "keras"
                 else nn.BatchNorm2d(filters)
             )
-            shape = F.max_pool2d(convolution(torch.zeros(1, *shape, dtype=torch.float64)), 2).shape[1:]
+            image = convolution(torch.zeros(1, *shape, dtype=torch.float64))
+            shape = (F.max_pool2d(image, 2) if self.pools[layer] else image).shape[1:]
         sizes = [shape.numel(), *arch.widths, CLASSES]
-        for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=len(arch.filters)):
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=len(convolutions)):
             weight = draws.normal(Purpose.WEIGHTS, (outputs, inputs), layer) / np.sqrt(inputs)
             if layer in self.node_layers:
                 niw = draws.normal(Purpose.NOISE_WEIGHTS, (outputs, 1), layer) / np.sqrt(inputs + 1)
@@ -197,7 +217,9 @@ class PlainNet(nn.Module):
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             if noise and layer in self.node_layers:
                 x = x + noise.epsilon(layer)[:, None, None, None] * self.niw[str(layer)]
-            x = F.max_pool2d(norm(F.elu(convolution(x))), 2)
+            x = norm(self.activation(convolution(x)))
+            x = F.max_pool2d(x, 2) if self.pools[layer] else x
+            x = noise.own_dropout(x, layer, p) if noise and (p := self.own_drops[layer]) else x
             x = noise.dropout(x, layer) if noise else x
         h, last = x.flatten(1), len(self.convolutions) + len(self.dense) - 1
         for layer, linear in enumerate(self.dense, start=len(self.convolutions)):
@@ -249,8 +271,10 @@ def penalty(net: PlainNet, spec: RunSpec) -> Tensor:
         weights = part == "weight" and kind in ("layers", "convolutions")
         chosen = {"weights": weights, "weights_niw": weights or kind == "nodes", "all": not part.startswith("running")}
         if chosen[spec.reading.l2_on]:
-            total = total + value.square().sum()
-    return total * spec.strengths.weight_decay * {"half": 0.5, "keras": 1.0}[spec.reading.l2_form]
+            total = total + value.square().sum() * spec.strengths.weight_decay
+        if kind == "convolutions" and part == "weight":
+            total = total + value.square().sum() * spec.arch.conv_decay
+    return total * {"half": 0.5, "keras": 1.0}[spec.reading.l2_form]
 
 
 def score(net: PlainNet, loss: str, x: Tensor, y: Tensor) -> tuple[float, float]:

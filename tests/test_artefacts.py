@@ -320,7 +320,7 @@ def test_unknown_methods_keep_their_name_and_get_a_spare_style() -> None:
 def test_an_unknown_artefact_lists_the_known() -> None:
     with pytest.raises(
         UserError,
-        match=r"artefact 'fig99' is unknown; known are fig2, fig3, fig6, fig7, fig8, phases, table1, table2, demo",
+        match=r"artefact 'fig99' is unknown; known are fig2, fig3, fig6, fig7, fig8, fig9, phases, table1, table2, demo",
     ):
         artefact("fig99")
 

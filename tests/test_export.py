@@ -26,6 +26,7 @@ GEOMETRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn_same": ("cnn", {}),
     "cnn_valid": ("cnn", {"padding": "valid"}),
     "cnn_kernel_3": ("cnn", {"kernel": 3}),
+    "vgg": ("vgg", {}),
 }
 READINGS: dict[str, dict[str, Any]] = {
     "as_printed": {"standardize": "variance"},

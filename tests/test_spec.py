@@ -98,6 +98,7 @@ def test_an_empty_grid_is_refused() -> None:
 def test_runs_stored_before_a_field_joined_keep_their_key_and_can_be_read(spec: RunSpec) -> None:
     old = {name: value for name, value in dataclasses.asdict(spec).items() if name != "distribution"}
     old["optimizer"] = {name: vars(spec.optimizer)[name] for name in ("name", "learning_rate", "batch_size")}
+    old["arch"] = {name: vars(spec.arch)[name] for name in ("name", "widths", "filters", "kernel", "padding")}
     assert parse(RunSpec, old) == spec
     assert job("regularizer=none", "precision=bf16", "seed=3", "wandb=disabled").spec.key == "e51658256eba6d68"
 
@@ -156,3 +157,22 @@ def test_the_papers_noise_keeps_eta_sigma_squared_across_optimizers(optimizer: s
         )
         products = [spec.optimizer.learning_rate * spec.strengths.nin_input**2 for spec in (of, plain)]
         assert products[0] == pytest.approx(products[1], rel=0.07)  # the paper's 0.9 is rounded
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["arch=vgg", "arch.dropouts=[0.2]"], "arch.dropouts = [0.2]: must be one number for each of arch.filters"),
+        (
+            ["arch=vgg", "arch.dropouts=[0.2,0.3,1.0]"],
+            "arch.dropouts = [0.2, 0.3, 1.0]: must be a list, each a number in [0, 1)",
+        ),
+        (["arch=cnn", "arch.dropouts=[0.2]"], "arch.dropouts = [0.2]: must be [] for arch.name = cnn"),
+        (["arch=fc", "arch.conv_decay=0.1"], "arch.conv_decay = 0.1: must be 0 for arch.name = fc"),
+        (["arch=vgg", "regularizer=full_ninr_decay"], "the paper gives no sigma_epsilon for arch.name = vgg"),
+    ],
+)
+def test_an_impossible_vgg_is_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        job("dataset=cifar10", *overrides)
+    assert message in str(error.value)

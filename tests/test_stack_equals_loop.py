@@ -150,3 +150,14 @@ def test_a_replica_keeps_its_optimizers_state_when_its_companions_leave(optimize
             stack.keep([1])
     for name, value in alone.weights(0).items():
         np.testing.assert_allclose(stack.weights(0)[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("method", [*METHODS])
+def test_a_stack_of_vgg_networks_gives_what_plain_ones_give(method: str) -> None:
+    assert_equal_to_plain_runs(replicas("vgg", METHODS[method]))
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_a_vggs_own_l2_is_a_penalty_with_every_optimizer(optimizer: str) -> None:
+    specs = replicas("vgg", METHODS["l2"], optimizer=optimizer, learning_rate=0.01, reading={"l2_form": "keras"})
+    assert_equal_to_plain_runs(specs, 1e-7)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noise_reg.artefacts import fig2, fig3, fig6, phases, table1, table2, variants
+from noise_reg.artefacts import fig2, fig3, fig6, fig9, phases, table1, table2, variants
 from noise_reg.artefacts.folder import Kept, check_context, load_provenance
 from noise_reg.artefacts.rows import Rows, read_rows, write_rows
 from noise_reg.artefacts.studies import MEASURED, STUDIES
@@ -55,6 +55,7 @@ REGISTRY = {
         Artefact("fig6", "Fig. 6: robustness against adversarial attacks", fig6.SOURCE, (fig6.draw,)),
         Artefact("fig7", "Fig. 7: other noise distributions", variants.FIG7_SOURCE, (variants.draw_fig7,)),
         Artefact("fig8", "Fig. 8 and Table 3: other optimisers", variants.FIG8_SOURCE, (variants.draw_fig8,)),
+        Artefact("fig9", "Fig. 9: a VGG-style network on CIFAR-10", fig9.SOURCE, (fig9.draw,)),
         Artefact(
             "phases", "Phase diagram of the noise injection node", phases.SOURCE, (phases.draw,), whole_history=True
         ),

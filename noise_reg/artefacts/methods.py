@@ -43,7 +43,7 @@ SPARE = (
     Style("#B0B000", DASH_DOT, "h", False),
     Style("#7B3F61", DOTTED, "<", True),
 )
-ARCHS = {"fc": "FC", "cnn": "CNN"}
+ARCHS = {"fc": "FC", "cnn": "CNN", "vgg": "VGG"}
 DATASETS = {
     "fmnist": "Fashion-MNIST",
     "mnist": "MNIST",

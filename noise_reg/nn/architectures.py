@@ -25,7 +25,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  
 class StackedModel(nn.Module):
     """[Conv -> ELU -> BatchNorm -> MaxPool 2] for each of `filters`, then dense ReLU layers `widths`, then K logits.
 
-    Without filters it is the fully connected network of the NINR paper (App. A, Fig. 2a), with them its CNN (Fig. 2b).
+    Without filters it is the fully connected network of the NINR paper (App. A, Fig. 2a), with them its CNN (Fig. 2b); 'vgg' has
+    two [Conv -> ReLU -> BatchNorm] for each of `filters`, then MaxPool 2 and dropout (App. D, Fig. 9).
     `nodes` holds the noise injection nodes by the number of the layer that they stand in front of.
     """
 
@@ -40,7 +41,7 @@ class StackedModel(nn.Module):
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.image, self.blocks = image, len(arch.filters)
+        self.image, self.arch, self.blocks = image, arch, len(arch.convolutions)
         self.convolutions, self.norms, self.layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.nodes = nn.ModuleDict()
         shape = image
@@ -66,7 +67,8 @@ class StackedModel(nn.Module):
     ) -> tuple[int, int, int]:
         """One convolution and its batch norm; the shape (C, H, W) that leaves its pooling."""
         channels, height, width = shape
-        filters, lost = arch.filters[layer], 0 if arch.padding == "same" else arch.kernel - 1
+        chosen, lost = arch.convolutions[layer], 0 if arch.padding == "same" else arch.kernel - 1
+        filters, down = chosen.filters, 2 if chosen.pooled else 1
         fan_in = channels * arch.kernel**2 if reading.conv_fan_in == "patch" else channels
         self.convolutions.append(
             StackedConv2d(
@@ -76,7 +78,7 @@ class StackedModel(nn.Module):
         self.norms.append(
             StackedBatchNorm(len(seeds_R), filters, reading.batch_norm, dtype=dtype, device=seeds_R.device)
         )
-        after = (filters, (height - lost) // 2, (width - lost) // 2)
+        after = (filters, (height - lost) // down, (width - lost) // down)
         if min(after) < 1:
             raise SpecError(
                 f"arch.filters = {list(arch.filters)}: too many blocks for images of {self.image[1:]} pixels"
@@ -108,7 +110,14 @@ class StackedModel(nn.Module):
         x = x_RBD.unflatten(2, self.image).permute(0, 1, 3, 4, 2)  # (R, B, H, W, C)
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = self.with_noise(layer, x, places)
-            x = self.pooled(cast(StackedBatchNorm, norm), convolution(x), places.training)
+            chosen, norm = self.arch.convolutions[layer], cast(StackedBatchNorm, norm)
+            if self.arch.name == "vgg":
+                x = norm(F.relu(convolution(x)), places.training)
+                x = max_pool(x) if chosen.pooled else x
+                drop = places.built_in_drop(x.shape, layer, chosen.dropout) if chosen.dropout else None
+                x = x if drop is None else drop.apply(x)
+            else:
+                x = self.pooled(norm, convolution(x), places.training)
             x = places.activation(x, layer)
         return x.permute(0, 1, 4, 2, 3).flatten(2)  # (R, B, C H W), the order of the exported model
 
@@ -140,4 +149,4 @@ class StackedModel(nn.Module):
 
 def depth(arch: ArchSpec) -> int:
     """How many layers can have a node in front: convolutions, dense layers and the output layer."""
-    return len(arch.filters) + len(arch.widths) + 1
+    return len(arch.convolutions) + len(arch.widths) + 1

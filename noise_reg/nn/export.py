@@ -27,7 +27,7 @@ def plain_model(spec: Mapping[str, Any], weights: Mapping[str, np.ndarray], reco
     """Logits (B, K) of pixels (B, C, H, W) in [0, 1]; in evaluation mode, noise nodes off, standardising first."""
     run = parse(RunSpec, spec)
     layers: OrderedDict[str, nn.Module] = OrderedDict(standardize=standardizer_of(weights))
-    for block in range(len(run.arch.filters)):
+    for block in range(len(run.arch.convolutions)):
         layers |= convolution_block(run, weights, block)
     layers["flatten"] = nn.Flatten()
     dense = len(run.arch.widths) + 1
@@ -58,10 +58,10 @@ def convolution_block(run: RunSpec, weights: Mapping[str, np.ndarray], block: in
         {
             f"pad_{block}": nn.ZeroPad2d((before, after, before, after)),
             f"convolution_{block}": convolution,
-            f"elu_{block}": nn.ELU(),
+            f"activation_{block}": nn.ReLU() if run.arch.name == "vgg" else nn.ELU(),
             f"norm_{block}": norm,
-            f"pool_{block}": nn.MaxPool2d(2),
         }
+        | ({f"pool_{block}": nn.MaxPool2d(2)} if run.arch.convolutions[block].pooled else {})
     )
 
 

@@ -38,6 +38,10 @@ class Places:
         """What dropout does to the hidden representation of `shape` (R, B, ...) that `layer` made, or None."""
         return None
 
+    def built_in_drop(self, shape: torch.Size, layer: int, probability: float) -> Drop | None:
+        """What the architecture's own dropout does to the representation of `shape` (R, B, ...) that `layer` made."""
+        return None
+
     def activation(self, h: Tensor, layer: int) -> Tensor:
         """The hidden representation (R, B, ...) that `layer` made, as the next layer gets it."""
         drop = self.drop(h.shape, layer)

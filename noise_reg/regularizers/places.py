@@ -108,6 +108,15 @@ class TrainingPlaces(Places):
         scale_A = (1 / (1 - self.dropout.strength_A)).to(self.dtype)
         return Dropped(self.dropout.rows, keep, scale_A.view(-1, *[1] * (len(shape) - 1)))
 
+    def built_in_drop(self, shape: torch.Size, layer: int, probability: float) -> Dropped:
+        drop_R = torch.full((len(self.seeds_R),), probability, dtype=torch.float64, device=self.seeds_R.device)
+        keep = keep_mask(
+            self.seeds_R, drop_R, shape[1:].numel(), lane=layer, step=self.step, epoch=self.epoch, dtype=self.dtype,
+            purpose=Purpose.ARCH_DROPOUT,
+        )  # fmt: skip
+        scale_R = (1 / (1 - drop_R)).to(self.dtype).view(-1, *[1] * (len(shape) - 1))
+        return Dropped(slice(None), keep.view(shape), scale_R)
+
     def draw_ahead(self, what: int, active: Active, count: int, draw: Draw) -> Tensor:
         """This step's `count` numbers for each active replica, (A, count); drawn for several steps in one call if few."""
         first, drawn = self.drawn.get(what, (self.step + 1, None))
