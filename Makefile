@@ -42,7 +42,7 @@ lint: $(STAMP) ## Check style, formatting and types
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
-demo: $(STAMP) ## Nine methods x ten seeds on embedded data, Fig. 2 and its table, into results/demo (3 minutes, no network)
+demo: $(STAMP) ## Nine methods x ten seeds (and two runs with the exact loss) on embedded data, Fig. 2 and its table, into results/demo (3 minutes, no network)
 	$(PYTHON) scripts/reproduce.py artefact=demo preset=demo $(ARGS)
 
 reproduce-fig2: $(STAMP) ## Fig. 2: accuracy against input noise, beside the paper's claims (PRESET, DATA_DIR, DEVICE)
