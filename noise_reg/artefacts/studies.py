@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.artefacts import meters, toy
+from noise_reg.artefacts import drawings, meters, toy
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -61,9 +61,16 @@ class Study(OfTables):
 
 
 MEASURED = {
+    "drawings": OfTables(
+        "drawings",
+        "Figs 1, 4 and 5: perturbations, topologies, the toy network",
+        drawings.SOURCE,
+        drawings.TABLES,
+        drawings.draw,
+    ),
     "meters": OfTables(
         "meters", "Section 2.1: what a noise injection node adds to the loss", meters.SOURCE, meters.TABLES, meters.draw
-    )
+    ),
 }
 STUDIES = {
     study.name: study
