@@ -75,7 +75,7 @@ def boundary(plain: dict[str, Any]) -> dict[str, pd.DataFrame]:
     mesh = torch.cartesian_prod(side, other)
     with torch.no_grad():
         probability = model(mesh[None], CLEAN)[0].softmax(1)[:, 1]
-    chosen = int(np.argmin((x - torch.tensor([0.0, 1.0])).square().sum(1)))
+    chosen = int((x - torch.tensor([0.0, 1.0])).square().sum(1).argmin())
     path = attack(model, x[chosen], y[chosen])
     frames = [
         pd.DataFrame({"kind": "train", "x": x[:, 0], "y": x[:, 1], "label": y}),
