@@ -165,7 +165,9 @@ def figure(subject: Subject, entries: Sequence[Entry], context: Mapping[str, Any
     left, panel, right, bottom = 2.35, 4.0, 1.8, 0.95
     width = (left + panel + right) * len(present)
     under = f"{scale(entries)} Preset {context['preset']}." + ("" if has_paper else f" {NO_NUMBERS}")
-    head = Head(f"{subject.title}: {dataset_name(context['dataset'])}", under, context["below_paper_scale"])
+    dataset = dataset_name(context["dataset"])
+    title = subject.title if dataset in subject.title else f"{subject.title}: {dataset}"
+    head = Head(title, under, context["below_paper_scale"])
     height = head.height(width - MARGIN) + 0.4 + ROW * rows + bottom
     made = Figure(figsize=(width, height))
     for i, arch in enumerate(present):
