@@ -95,6 +95,8 @@ def read_job(cfg: DictConfig) -> Job:
 
 def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationSpec, ...]:
     """The evaluations `names`: 'corruption', or those of the groups `attack` and `shift`. Raises SpecError for an unknown one."""
+    if isinstance(names, str) or not names:
+        raise SpecError(f"evaluations = {names}: must be a list of at least one, as evaluations=[fgsm,pgd]")
     attacks: Any = OmegaConf.to_container(cfg.attack, resolve=True)
     found: list[EvaluationSpec] = []
     shifts: Any = OmegaConf.to_container(cfg.shift, resolve=True)
@@ -123,7 +125,7 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
     except InterpolationKeyError as error:
         raise SpecError(
             f"regularizer = {name}: the paper gives no sigma_epsilon for arch.name = {cfg.arch.get('name')} with "
-            f"optimizer.name = {cfg.optimizer.get('name')}; choose regularizer=in_ninr or full_ninr and give regularizer.sigma"
+            f"optimizer.name = {cfg.optimizer.get('name')}; choose regularizer=in_ninr or full_ninr and give regularizer.sigma, or one of the paper's for it: {printed(cfg)}"
         ) from error
     assert isinstance(regularizer, dict)
     unknown = [str(key) for key in regularizer if key not in REGULARIZER_KEYS]
@@ -143,6 +145,14 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
         Strengths, {key: regularizer[key] for key in STRENGTHS}, "regularizer."
     )  # names the field as the user wrote it
     return {str(key): value for key, value in regularizer.items()}
+
+
+def printed(cfg: DictConfig) -> str:
+    """The regularizers whose sigma_epsilon the paper gives for this architecture and optimiser."""
+    there = cfg.get("noise") or {}
+    names = {"in_decay": "in_ninr_decay", "in_catapult": "in_ninr_catapult"}
+    names |= {"full_decay": "full_ninr_decay", "full_catapult": "full_ninr_catapult"}
+    return ", ".join(names[str(name)] for name in there if str(name) in names) or "none"
 
 
 def method_label(regularizer: Mapping[str, Any], strengths: Strengths) -> str:

@@ -75,12 +75,13 @@ def study(cfg: DictConfig) -> None:
 
 
 def check(plain: dict[str, Any]) -> None:
-    for name in ("images", "draws", "vectors"):
+    for name in ("images", "draws", "vectors", "batch", "spectrum_images"):
         if not isinstance(plain[name], int) or plain[name] < 2:
             raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least 2")
     for name in ("epochs", "batch_sizes", "sigmas"):
         values = plain[name]
-        if not isinstance(values, list) or not values or values != sorted(set(values)) or values[0] < 0:
+        numbers = isinstance(values, list) and values and all(type(v) in (int, float) for v in values)
+        if not numbers or values != sorted(set(values)) or values[0] < 0:
             raise SpecError(f"{name} = {values}: must be a rising list of numbers of at least 0")
     if len(plain["batch_sizes"]) < 3 or plain["batch_sizes"][0] < 1:
         raise SpecError(

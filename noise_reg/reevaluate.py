@@ -16,6 +16,8 @@ def reevaluate(cfg: DictConfig) -> None:
     runtime = read_runtime(cfg)
     pipeline = Pipeline(runtime)
     runs = pipeline.store.runs().set_index("key")
+    if isinstance(cfg.runs, str):
+        raise UserError(f"runs = {cfg.runs}: must be a list, as runs=[{cfg.runs}]")
     keys = list(runs.index) if cfg.runs is None else [str(key) for key in cfg.runs]
     unknown = [key for key in keys if key not in runs.index]
     for key in unknown:

@@ -84,6 +84,8 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("batch=0", "batch = 0: must be a whole number of at least 2"),
+        ("sigmas=[a]", r"sigmas = \['a'\]: must be a rising list"),
         ("draws=1", "draws = 1: must be a whole number of at least 2"),
         ("epochs=[2,1]", r"epochs = \[2, 1\]: must be a rising list"),
         ("sigmas=[-1]", r"sigmas = \[-1\]: must be a rising list of numbers of at least 0"),
