@@ -37,7 +37,7 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
         )
     evaluations = {panel: evaluations_of(cfg, panel) for panel in figure["panels"]}
     readings, most = figure.get("readings", {}), figure.get("seeds", math.inf)
-    lists = [
+    lists: list[tuple[Any, ...]] = [
         (panel, overrides, readings.get(panel.partition("_")[2], ""), preset["panels"][scale_of(panel)]["seeds"])
         for panel in figure["panels"]
         for overrides in figure["methods"]
@@ -48,11 +48,12 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
             second["overrides"],
             second["reading"],
             second.get("seeds", preset["second_readings"]["seeds"]),
+            *preset["second_readings"].get("overrides", {}).get(second["panel"], []),
         )
         for second in figure["second_readings"]
     ]
     wanted = []
-    for panel, overrides, reading, seeds in lists:
+    for panel, overrides, reading, seeds, *last in lists:
         if not isinstance(seeds, int) or seeds < 1:
             raise SpecError(f"preset {preset['name']}: seeds = {seeds}: must be a whole number of at least 1")
         chosen = [
@@ -60,6 +61,7 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
             *figure["panels"][panel],
             *overrides,
             *preset["panels"][scale_of(panel)]["overrides"],
+            *last,
         ]
         job = read_job(hydra.compose("train", overrides=chosen))
         for seed in range(min(seeds, most)):
