@@ -30,7 +30,7 @@ PAPER_CURVES = (
     "The paper shows these curves as a picture only; its clean accuracies are in Table 2. Its caption names L2, "
     "dropout, in- and full-NINR and CDT 0.4; 'no regulariser' is drawn here as well."
 )
-NO_SIGNAL = "At σ = 1 nothing is left of the image and every line is at chance, below the axis (numbers in the table)."
+NO_SIGNAL = "At σ = 1 nothing is left of the image and every line is at chance (numbers in the table)."
 TITLE = "Test accuracy under input corruption"
 
 
