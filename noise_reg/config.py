@@ -10,20 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from noise_reg.spec import (
-    AttackSpec,
-    CertificateSpec,
-    CorruptionSpec,
-    EvaluationSpec,
-    RunSpec,
-    ShiftSpec,
-    SpecError,
-    Strengths,
-    checked,
-    number,
-    one_of,
-    parse,
-)
+from noise_reg.evaluation_spec import AttackSpec, CertificateSpec, CorruptionSpec, EvaluationSpec, ShiftSpec
+from noise_reg.spec import RunSpec, SpecError, Strengths, checked, number, one_of, parse
 
 STRENGTHS = tuple(f.name for f in dataclasses.fields(Strengths))
 REGULARIZER_KEYS = {"name", "sigma", "default", *STRENGTHS}

@@ -16,11 +16,12 @@ from noise_reg.config import Job, Runtime
 from noise_reg.data import Dataset, load
 from noise_reg.errors import UserError
 from noise_reg.evaluate import evaluation_precision, measure
+from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec
 from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData, data_key, prepare, shifted
-from noise_reg.spec import CertificateSpec, EvaluationSpec, RunSpec, ShiftSpec, digest, parse
+from noise_reg.spec import RunSpec, digest, parse
 from noise_reg.store import Store
 from noise_reg.tracking import Tracker, TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
@@ -97,7 +98,7 @@ class Pipeline:
             self.datasets[name] = load(name, self.runtime.data_dir, self.runtime.download)
         return self.datasets[name]
 
-    def test_data(self, spec: RunSpec, settings: EvaluationSpec | None) -> TrainingData:
+    def data_for(self, spec: RunSpec, settings: EvaluationSpec | None) -> TrainingData:
         """The data of `spec`, with what `settings` tests on."""
         if not isinstance(settings, ShiftSpec):
             return self.data(spec)
@@ -111,7 +112,7 @@ class Pipeline:
         unique = {job.spec.key: job for job in jobs}
         for job in unique.values():
             for settings in (None, *job.evaluations):
-                self.test_data(job.spec, settings)  # a data set that is not there is an error before any work
+                self.data_for(job.spec, settings)  # a data set that is not there is an error before any work
         self.methods |= {key: job.method for key, job in unique.items()}
         found = self.store.take_complete(unique, self.say)
         missing = {key: job for key, job in unique.items() if key not in found}
@@ -298,7 +299,7 @@ class Pipeline:
                     bar.update(len(chunk))
 
     def evaluate_stack(self, specs: Sequence[RunSpec], settings: EvaluationSpec) -> None:
-        data = self.test_data(specs[0], settings)
+        data = self.data_for(specs[0], settings)
         weights = [self.store.weights(spec.key) for spec in specs]
         model = stacked_model(specs, weights, data.image, data.classes).to(self.device)
         precision = evaluation_precision(settings, specs[0].precision)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from noise_reg.data import Dataset, Standardizer, split, split_digest, to_field
+from noise_reg.evaluation_spec import ShiftSpec
 from noise_reg.nn import DTYPES
-from noise_reg.spec import ReadingSpec, RunSpec, ShiftSpec, SpecError
+from noise_reg.spec import ReadingSpec, RunSpec, SpecError
 
 
 @dataclass(frozen=True)

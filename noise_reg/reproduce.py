@@ -24,8 +24,9 @@ from noise_reg.checkout import commit
 from noise_reg.config import Job, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
+from noise_reg.evaluation_spec import CertificateSpec, ShiftSpec
 from noise_reg.pipeline import Pipeline
-from noise_reg.spec import CertificateSpec, RunSpec, ShiftSpec, SpecError
+from noise_reg.spec import RunSpec, SpecError
 from noise_reg.store import EVALUATION_COLUMNS, Store
 from noise_reg.wanted import Wanted, evaluations_of, wanted_runs
 
@@ -94,7 +95,7 @@ def show_conversion(pipeline: Pipeline, job: Job, out: Path) -> None:
     """A contact sheet of the images that a domain shift is tested on, where there is one."""
     for settings in job.evaluations:
         if isinstance(settings, ShiftSpec):
-            data = pipeline.test_data(job.spec, settings)
+            data = pipeline.data_for(job.spec, settings)
             after = (255 * data.test_pixels).round().byte().view(-1, *data.image[1:])
             before = pipeline.dataset(settings.dataset).test_images[:, 0]
             draw_digits(before.numpy(), after.cpu().numpy(), data.test_y.cpu().numpy(), out)

@@ -12,7 +12,8 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.config import Job, read_evaluations, read_job, read_runtime
-from noise_reg.spec import AttackSpec, CertificateSpec, EvaluationSpec, SpecError
+from noise_reg.evaluation_spec import AttackSpec, CertificateSpec, EvaluationSpec
+from noise_reg.spec import SpecError
 
 
 @dataclass(frozen=True)

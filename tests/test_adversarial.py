@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from noise_reg.evaluate import adversarial
 from noise_reg.evaluate.adversarial import attacked_accuracy
 from noise_reg.evaluate.clean import clean_scores
+from noise_reg.evaluation_spec import AttackSpec
 from noise_reg.prepare import TrainingData
-from noise_reg.spec import AttackSpec, SpecError, parse
+from noise_reg.spec import SpecError, parse
 from noise_reg.streams import Purpose, uniform
 from tests.plain import IMAGE, TEST_IMAGES
 from tests.trained import exported, trained

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from noise_reg.evaluate import corruption
 from noise_reg.evaluate.corruption import corruption_accuracy
+from noise_reg.evaluation_spec import CorruptionSpec
 from noise_reg.nn import CLEAN
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers import TrainingPlaces, corrupt
-from noise_reg.spec import CorruptionSpec
 from noise_reg.streams import Purpose, normal
 from tests.plain import BATCH, IMAGE, TEST_IMAGES, made_spec
 from tests.trained import exported, trained

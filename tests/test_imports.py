@@ -16,7 +16,7 @@ LAYERS = [
     ["errors"],
     ["workers", "checkout"],
     ["spec"],
-    ["streams", "data", "atomic", "theory"],
+    ["streams", "data", "atomic", "theory", "evaluation_spec"],
     ["nn", "artefacts"],
     ["regularizers", "losses", "precision", "plan", "prepare"],
     ["optimizers", "evaluate", "store", "tracking", "meters"],

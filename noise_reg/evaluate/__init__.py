@@ -11,9 +11,9 @@ from noise_reg.evaluate.adversarial import attacked_accuracy
 from noise_reg.evaluate.certificate import certify
 from noise_reg.evaluate.clean import clean_scores
 from noise_reg.evaluate.corruption import corruption_accuracy
+from noise_reg.evaluation_spec import AttackSpec, CertificateSpec, EvaluationSpec, ShiftSpec
 from noise_reg.nn import StackedModel
 from noise_reg.prepare import TrainingData
-from noise_reg.spec import AttackSpec, CertificateSpec, EvaluationSpec, ShiftSpec
 
 Measured = tuple[tuple[float, ...], Tensor]  # strengths, and the accuracy (R, S) of each replica at each
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from noise_reg.data import Standardizer
+from noise_reg.evaluation_spec import AttackSpec
 from noise_reg.losses import mean_loss_and_gradient
 from noise_reg.nn import CLEAN, StackedModel
-from noise_reg.spec import AttackSpec
 from noise_reg.streams import Purpose, uniform
 
 CHUNK = 1000  # images a forward pass

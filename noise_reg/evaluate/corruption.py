@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from noise_reg.data import Standardizer
+from noise_reg.evaluation_spec import CorruptionSpec
 from noise_reg.losses import correct
 from noise_reg.nn import CLEAN, StackedModel
 from noise_reg.regularizers import corrupt
-from noise_reg.spec import CorruptionSpec
 from noise_reg.streams import Purpose, normal
 
 CHUNK = 1000  # samples a forward pass
