@@ -107,7 +107,7 @@ class Adaptive:
         self.inner = inner_optimizer(spec, list(self.parameters.values()))
         for name, value in state.items():
             owner, _, quantity = name.rpartition(":")
-            device = self.parameters[owner].device if value.dim() else "cpu"
+            device = self.parameters[owner].device if value.dim() or spec.name == "adam" else "cpu"  # as torch makes them
             self.inner.state[self.parameters[owner]][quantity] = value.to(device)
 
     @torch.no_grad()
@@ -130,4 +130,5 @@ class Adaptive:
 def inner_optimizer(spec: OptimizerSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if spec.name == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=spec.learning_rate, alpha=spec.rho, eps=spec.epsilon)
-    return torch.optim.Adam(parameters, lr=spec.learning_rate, betas=(spec.beta_1, spec.beta_2), eps=spec.epsilon)
+    betas = (spec.beta_1, spec.beta_2)
+    return torch.optim.Adam(parameters, lr=spec.learning_rate, betas=betas, eps=spec.epsilon, fused=True)

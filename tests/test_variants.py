@@ -71,9 +71,11 @@ def test_what_the_configurations_ask_for() -> None:
     assert len(fig7) == 7 * 2 * 4 * 5 and len({w.job.spec.key for w in fig7}) == len(fig7)
     assert {w.job.spec.distribution.name for w in fig7 if not w.reading} == {"gaussian"}
     assert {w.job.spec.key for w in fig7 if not w.reading} <= fig2  # trained once
-    assert len(fig8) == 2 * 2 * 8 * 5 and not {w.job.spec.key for w in fig8} & fig2
+    assert len(fig8) == 3 * 2 * 8 * 5 and not {w.job.spec.key for w in fig8} & fig2
     rates = {(w.reading, w.job.spec.arch.name): w.job.spec.optimizer.learning_rate for w in fig8}
-    assert rates == {("Adam", "fc"): 0.01, ("Adam", "cnn"): 0.01, ("RMSprop", "fc"): 1e-4, ("RMSprop", "cnn"): 1e-3}
+    adam = {(reading, arch): 0.01 for reading in ("Adam", "Adam, exact loss") for arch in ("fc", "cnn")}
+    assert rates == adam | {("RMSprop", "fc"): 1e-4, ("RMSprop", "cnn"): 1e-3}
+    assert {w.reading for w in fig8 if w.job.spec.reading.loss == "exact"} == {"Adam, exact loss"}
     sigmas = {(w.reading, w.job.method): w.job.spec.strengths.nin_input for w in fig8 if w.job.spec.arch.name == "fc"}
     assert sigmas["RMSprop", "in_ninr_catapult"] == 5179.9 and sigmas["Adam", "full_ninr_decay"] == 36.6
 
