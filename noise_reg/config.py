@@ -54,6 +54,12 @@ class Runtime:
     wandb_project: str = checked(lambda value: None if value else "a project's name")
 
 
+def of_measurement(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a study without those that say where and how it ran: what a provenance says of it."""
+    place = {field.name for field in dataclasses.fields(Runtime)} | {"results", "preset", "suffix"}
+    return {name: value for name, value in plain.items() if name not in place}
+
+
 @dataclass(frozen=True)
 class Job:
     spec: RunSpec

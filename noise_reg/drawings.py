@@ -19,7 +19,7 @@ from torch import Tensor
 
 from noise_reg.artefacts import MEASURED
 from noise_reg.checkout import commit
-from noise_reg.config import read_job
+from noise_reg.config import of_measurement, read_job
 from noise_reg.data import Standardizer, load
 from noise_reg.nn import CLEAN, DTYPES, StackedModel, depth
 from noise_reg.prepare import TrainingData
@@ -39,7 +39,7 @@ def draw(cfg: DictConfig) -> None:
         "preset": "",
         "dataset": "two moons",
         "below_paper_scale": "",
-        "settings": plain,
+        "settings": of_measurement(plain),
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }

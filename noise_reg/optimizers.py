@@ -107,7 +107,9 @@ class Adaptive:
         self.inner = inner_optimizer(spec, list(self.parameters.values()))
         for name, value in state.items():
             owner, _, quantity = name.rpartition(":")
-            device = self.parameters[owner].device if value.dim() or spec.name == "adam" else "cpu"  # as torch makes them
+            device = (
+                self.parameters[owner].device if value.dim() or spec.name == "adam" else "cpu"
+            )  # as torch makes them
             self.inner.state[self.parameters[owner]][quantity] = value.to(device)
 
     @torch.no_grad()

@@ -78,7 +78,7 @@ def reproduce(cfg: DictConfig) -> None:
     pipeline.complete(jobs, group=made.name, tags=[made.name, cfg.preset.name])
     if cfg.shard is None and "certificate" in cfg.artefact.get("evaluations", []):
         wanted = certified(cfg, wanted, pipeline, done)
-        pipeline.evaluate([w.job for w in wanted if w.job.spec.key not in done])
+        pipeline.evaluate([w.job for w in wanted if any(isinstance(s, CertificateSpec) for s in w.job.evaluations)])
     seconds = time.perf_counter() - started
     print(f"runs complete after {show_seconds(seconds)} (estimate: {before.range})")
     if cfg.shard is not None:

@@ -38,33 +38,25 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
         )
     evaluations = {panel: evaluations_of(cfg, panel) for panel in figure["panels"]}
     readings, most = figure.get("readings", {}), figure.get("seeds", math.inf)
-    lists: list[tuple[Any, ...]] = [
-        (panel, overrides, readings.get(panel.partition("_")[2], ""), preset["panels"][scale_of(panel)]["seeds"])
+    scales, again = {panel: preset["panels"][scale_of(panel)] for panel in figure["panels"]}, preset["second_readings"]
+
+    def overrides_of(panel: str, own: list[str]) -> list[str]:
+        return [*figure["overrides"], *figure["panels"][panel], *own, *scales[panel]["overrides"]]
+
+    lines: list[tuple[str, list[str], str, int]] = [
+        (panel, overrides_of(panel, own), readings.get(panel.partition("_")[2], ""), scales[panel]["seeds"])
         for panel in figure["panels"]
-        for overrides in figure["methods"]
+        for own in figure["methods"]
     ]
-    lists += [
-        (
-            second["panel"],
-            second["overrides"],
-            second["reading"],
-            second.get("seeds", preset["second_readings"]["seeds"]),
-            *preset["second_readings"].get("overrides", {}).get(second["panel"], []),
-        )
-        for second in figure["second_readings"]
-    ]
+    for second in figure["second_readings"]:
+        panel = second["panel"]
+        chosen = [*overrides_of(panel, second["overrides"]), *again.get("overrides", {}).get(panel, [])]
+        lines.append((panel, chosen, second["reading"], second.get("seeds", again["seeds"])))
     wanted = []
-    for panel, overrides, reading, seeds, *last in lists:
+    for panel, overrides, reading, seeds in lines:
         if not isinstance(seeds, int) or seeds < 1:
             raise SpecError(f"preset {preset['name']}: seeds = {seeds}: must be a whole number of at least 1")
-        chosen = [
-            *figure["overrides"],
-            *figure["panels"][panel],
-            *overrides,
-            *preset["panels"][scale_of(panel)]["overrides"],
-            *last,
-        ]
-        job = read_job(hydra.compose("train", overrides=chosen))
+        job = read_job(hydra.compose("train", overrides=overrides))
         for seed in range(min(seeds, most)):
             spec = job.spec.replace(seed=seed)
             wanted.append(Wanted(Job(spec, job.method, of_all(evaluations[panel]), runtime), reading, panel))

@@ -19,6 +19,7 @@ def test_they_are_drawn_from_networks_and_redrawn_from_tables(tmp_path: Path) ->
     folder = tmp_path / "drawings"
     made = {f"fig{n}.{ending}" for n in (1, 4, 5) for ending in ("png", "svg", "md")}
     assert made <= {path.name for path in folder.iterdir()}
+    assert str(tmp_path) not in (folder / "provenance.json").read_text()
     layers = pd.read_csv(folder / "layers.csv")
     cnn = layers[layers["network"] == "full-NINR, CNN"]
     assert cnn["node"].tolist() == [

@@ -44,6 +44,7 @@ RIVALS = ("none", "l2", "dropout", "cdt", "in_ninr_decay", "full_ninr_decay", "f
 
 Lines = Mapping[str, Line]  # of one architecture, by method
 Values = Callable[[Line], Mapping[int, float]]  # a per-run summary, by seed
+Judge = Callable[[str, Lines], list[Part]]  # the parts of a claim in one architecture
 
 N1_RULE = (
     "Per run: the mean accuracy over σ_noise from 0.6 to 0.9. in-NINR (catapult) against each other method of Fig. 2. "
@@ -77,14 +78,10 @@ N5_RULE = (
 
 def judge_claims(found: Sequence[Line], history: pd.DataFrame | None, note: str = "") -> list[Verdict]:
     """Verdicts on N1 to N5 from the lines of the paper's default reading."""
-    by_arch = {arch: {x.method: x for x in found if x.arch == arch and not x.reading} for arch in PAPER_ARCHS}
+    by_arch = of_default(found)
 
-    def verdict(claim: str, statement: str, rule: str, judge: Callable[[str, Lines], list[Part]]) -> Verdict:
-        parts: list[Part] = []
-        for arch, those in by_arch.items():
-            absent = Part(arch, "all", None, None, None, (0, 0), False, UNDER_POWERED, "no runs of this architecture")
-            parts += judge(arch, those) if those else [absent]
-        return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule, note)
+    def verdict(claim: str, statement: str, rule: str, judge: Judge) -> Verdict:
+        return judged(claim, statement, rule, by_arch, judge, note)
 
     return [
         verdict("N1", "NINR is the most robust to Eq. 8 noise, in-NINR (catapult) best; FC and CNN.", N1_RULE, n1),
@@ -100,14 +97,34 @@ def judge_claims(found: Sequence[Line], history: pd.DataFrame | None, note: str 
     ]
 
 
-def n1(arch: str, those: Lines) -> list[Part]:
-    values = at_large_noise(those)
-    intervals = {rival: between(those, BEST, rival, values) for rival in RIVALS}
-    adjusted = holm([interval.p for interval in intervals.values()])
+def of_default(found: Sequence[Line], archs: Sequence[str] = PAPER_ARCHS) -> dict[str, Lines]:
+    """The lines of the default reading, by architecture and method."""
+    return {arch: {x.method: x for x in found if x.arch == arch and not x.reading} for arch in archs}
+
+
+def judged(
+    claim: str, statement: str, rule: str, by_arch: Mapping[str, Lines], judge: Judge, note: str = ""
+) -> Verdict:
+    """The verdict that `judge`'s parts of every architecture make; one without runs is under-powered."""
+    parts: list[Part] = []
+    for arch, those in by_arch.items():
+        absent = Part(arch, "all", None, None, None, (0, 0), False, UNDER_POWERED, "no runs of this architecture")
+        parts += judge(arch, those) if those else [absent]
+    return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule, note)
+
+
+def greater(arch: str, those: Lines, pairs: Sequence[tuple[str, str]], values: Values, where: str) -> list[Part]:
+    """Whether the first of each pair has the greater `values`; Holm's correction over the pairs."""
+    intervals = [between(those, first, second, values) for first, second in pairs]
+    adjusted = holm([interval.p for interval in intervals])
     return [
-        made(arch, those, BEST, rival, "large noise", interval, judge_greater(interval, p))
-        for (rival, interval), p in zip(intervals.items(), adjusted, strict=True)
+        made(arch, those, first, second, where, interval, judge_greater(interval, p))
+        for (first, second), interval, p in zip(pairs, intervals, adjusted, strict=True)
     ]
+
+
+def n1(arch: str, those: Lines) -> list[Part]:
+    return greater(arch, those, [(BEST, rival) for rival in RIVALS], at_large_noise(those), "large noise")
 
 
 def n2(arch: str, those: Lines) -> list[Part]:

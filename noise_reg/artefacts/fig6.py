@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from noise_reg.artefacts import markdown
-from noise_reg.artefacts.claims import BEST, PAPER_ARCHS, PAPER_DATASET, Lines, between, made
+from noise_reg.artefacts.claims import BEST, PAPER_DATASET, Lines, greater, judged, of_default
 from noise_reg.artefacts.curves import SPREADS, Panel, Words, accuracy_figure
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.lines import SAME_STRENGTH, Line, archs, lines, of_arch
 from noise_reg.artefacts.methods import arch_name, dataset_name
 from noise_reg.artefacts.rows import Rows
-from noise_reg.artefacts.statistics import UNDER_POWERED, combine, holm, judge_greater
 from noise_reg.artefacts.tables import accuracy_table, as_csv, claim_block, claims_table, fates, panel_title, spread_of
 from noise_reg.artefacts.verdicts import Part, Verdict, note_of
 from noise_reg.errors import UserError
@@ -75,27 +74,13 @@ def judge(name: str, found: Sequence[Line], note: str) -> Verdict:
         pairs.append((BEST, DROPOUT_BEST))
     else:
         statement, who = "Under FGSM, dropout is most robust, and NINR more so than L2 and no regulariser.", FGSM_WHO
-    parts: list[Part] = []
-    for arch in PAPER_ARCHS:
-        those = {x.method: x for x in found if x.arch == arch and not x.reading}
-        if not those:
-            parts.append(
-                Part(arch, "all", None, None, None, (0, 0), False, UNDER_POWERED, "no runs of this architecture")
-            )
-            continue
+
+    def compare(arch: str, those: Lines) -> list[Part]:
         rivals = [] if name == "pgd" else [(DROPOUT_BEST, method) for method in those if method != DROPOUT_BEST]
-        parts += compare(arch, those, [*rivals, *pairs])
+        return greater(arch, those, [*rivals, *pairs], lambda line: line.at(JUDGED), "mean over δ")
+
     title = f"N10, {ATTACKS[name][0]}"
-    return Verdict(title, statement, combine([p.verdict for p in parts]), tuple(parts), RULE.format(who=who), note)
-
-
-def compare(arch: str, those: Lines, pairs: Sequence[tuple[str, str]]) -> list[Part]:
-    intervals = [between(those, first, second, lambda line: line.at(JUDGED)) for first, second in pairs]
-    adjusted = holm([interval.p for interval in intervals])
-    return [
-        made(arch, those, first, second, "mean over δ", interval, judge_greater(interval, p))
-        for (first, second), interval, p in zip(pairs, intervals, adjusted, strict=True)
-    ]
+    return judged(title, statement, RULE.format(who=who), of_default(found), compare, note)
 
 
 def settings_of(name: str, context: Mapping[str, Any], arch: str) -> Mapping[str, Any]:

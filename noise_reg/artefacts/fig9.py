@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from noise_reg.artefacts import fig2
-from noise_reg.artefacts.claims import at_large_noise, between, clean_values, made
+from noise_reg.artefacts.claims import Lines, at_large_noise, between, clean_values, greater, judged, made, of_default
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.lines import Line, lines
 from noise_reg.artefacts.methods import dataset_name
 from noise_reg.artefacts.rows import Rows
-from noise_reg.artefacts.statistics import UNDER_POWERED, combine, holm, judge_greater, judge_lower
+from noise_reg.artefacts.statistics import judge_lower
 from noise_reg.artefacts.tables import as_csv
 from noise_reg.artefacts.verdicts import Part, Verdict, note_of
 
@@ -37,17 +37,15 @@ def draw(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
 
 
 def judge(found: Sequence[Line], note: str) -> Verdict:
-    those = {line.method: line for line in found if line.arch == ARCH and not line.reading}
-    parts = [Part(ARCH, "all", None, None, None, (0, 0), False, UNDER_POWERED, "no runs of this architecture")]
-    if those:
-        robust = between(those, "in_ninr_decay", "none", at_large_noise(those))
-        loss = between(those, "in_ninr_catapult", "none", clean_values)
-        (p,) = holm([robust.p])
-        parts = [
-            made(ARCH, those, "in_ninr_decay", "none", "large noise", robust, judge_greater(robust, p)),
-            made(ARCH, those, "in_ninr_catapult", "none", "clean", loss, judge_lower(loss)),
-        ]
     statement = (
         "On CIFAR-10 decay-phase in-NINR helps; the catapult has not regained its clean accuracy after 500 epochs."
     )
-    return Verdict("N13", statement, combine([part.verdict for part in parts]), tuple(parts), N13_RULE, note)
+    return judged("N13", statement, N13_RULE, of_default(found, [ARCH]), compare, note)
+
+
+def compare(arch: str, those: Lines) -> list[Part]:
+    loss = between(those, "in_ninr_catapult", "none", clean_values)
+    return [
+        *greater(arch, those, [("in_ninr_decay", "none")], at_large_noise(those), "large noise"),
+        made(arch, those, "in_ninr_catapult", "none", "clean", loss, judge_lower(loss)),
+    ]

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from noise_reg.artefacts import markdown
-from noise_reg.artefacts.claims import CATAPULT, DECAY, PAPER_ARCHS, Lines, between, clean_values, made
+from noise_reg.artefacts.claims import CATAPULT, DECAY, Lines, clean_values, greater, judged, of_default
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.lines import Line, lines
 from noise_reg.artefacts.methods import arch_name, dataset_name
 from noise_reg.artefacts.numbers import Subject, draw_numbers, plus_minus
 from noise_reg.artefacts.rows import Rows
-from noise_reg.artefacts.statistics import UNDER_POWERED, combine, holm, judge_greater, summarise
+from noise_reg.artefacts.statistics import summarise
 from noise_reg.artefacts.tables import claim_block, claims_table
 from noise_reg.artefacts.verdicts import Part, Verdict, note_of
 from noise_reg.errors import UserError
@@ -62,29 +62,15 @@ def shifted(rows: Rows, evaluation: str) -> list[Line]:
 
 
 def judge(found: Sequence[Line], note: str) -> Verdict:
-    parts: list[Part] = []
-    for arch in PAPER_ARCHS:
-        those = {line.method: line for line in found if line.arch == arch and not line.reading}
-        if not those:
-            parts.append(
-                Part(arch, "all", None, None, None, (0, 0), False, UNDER_POWERED, "no runs of this architecture")
-            )
-        else:
-            parts += compare(arch, those)
     statement = "NINR helps domain shift from MNIST to USPS, most in the catapult phase of the CNN."
-    return Verdict("N12", statement, combine([p.verdict for p in parts]), tuple(parts), N12_RULE, note)
+    return judged("N12", statement, N12_RULE, of_default(found), compare, note)
 
 
 def compare(arch: str, those: Lines) -> list[Part]:
     pairs = [(method, "none") for method in (*DECAY, *CATAPULT)]
     if arch == "cnn":
         pairs += [(method, rival) for method in CATAPULT for rival in ("l2", "dropout", *DECAY)]
-    intervals = [between(those, first, second, clean_values) for first, second in pairs]
-    adjusted = holm([interval.p for interval in intervals])
-    return [
-        made(arch, those, first, second, "USPS", interval, judge_greater(interval, p))
-        for (first, second), interval, p in zip(pairs, intervals, adjusted, strict=True)
-    ]
+    return greater(arch, those, pairs, clean_values, "USPS")
 
 
 def readings_table(rows: Rows) -> str:

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from noise_reg.artefacts import markdown
-from noise_reg.artefacts.claims import CATAPULT, DECAY, PAPER_ARCHS, PAPER_DATASET, at_large_noise, between, made
+from noise_reg.artefacts.claims import (
+    CATAPULT,
+    DECAY,
+    PAPER_ARCHS,
+    PAPER_DATASET,
+    Lines,
+    at_large_noise,
+    between,
+    judged,
+    made,
+)
 from noise_reg.artefacts.curves import SPREADS, Panel, Words, accuracy_figure
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
@@ -26,7 +36,6 @@ from noise_reg.artefacts.statistics import (
     REPRODUCED,
     UNDER_POWERED,
     Interval,
-    combine,
     judge_alike,
     too_few,
     undecided,
@@ -46,7 +55,6 @@ N11_RULE = (
     "Alike: reproduced if the interval lies within ±1 point, contradicted if wholly outside. Where the paper saw an effect (two "
     "peaks, catapult) the other way round. Otherwise under-powered if the half-width exceeds 2 points, else inconclusive."
 )
-RATES = {"sgd": {"fc": 0.05, "cnn": 0.05}, "rmsprop": {"fc": 1e-4, "cnn": 1e-3}, "adam": {"fc": 0.01, "cnn": 0.01}}
 
 
 def draw_fig7(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
@@ -114,33 +122,23 @@ def draw_one(
 
 def judge(variant: str, found: Sequence[Line], note: str) -> Verdict:
     """N11 for one distribution: alike with the Gaussian, but for a catapult whose noise has two peaks."""
-    parts: list[Part] = []
+    by_arch: dict[str, Lines] = {}
     for arch in PAPER_ARCHS:
         of = [line for line in found if line.arch == arch and line.reading in ("", variant)]
-        if not any(line.reading for line in of):
-            parts.append(
-                Part(arch, "all", None, None, None, (0, 0), False, UNDER_POWERED, "no runs of this architecture")
-            )
-            continue
-        those = {line.label: line for line in of}
-        large = at_large_noise(those)
+        by_arch[arch] = {line.label: line for line in of} if any(line.reading for line in of) else {}
+
+    def compare(arch: str, those: Lines) -> list[Part]:
+        large, parts = at_large_noise(those), []
         for method in (*DECAY, *CATAPULT):
             pair = label(method, variant), label(method)
             interval = between(those, *pair, large)
-            apart = variant in TWO_PEAKS and method in CATAPULT
-            parts.append(
-                made(
-                    arch,
-                    those,
-                    *pair,
-                    "large noise",
-                    interval,
-                    judge_apart(interval) if apart else judge_alike(interval),
-                )
-            )
+            rule = judge_apart if variant in TWO_PEAKS and method in CATAPULT else judge_alike
+            parts.append(made(arch, those, *pair, "large noise", interval, rule(interval)))
+        return parts
+
     statement = f"With {variant} noise NINR does as with Gaussian noise"
     statement += ", but for the catapult phase." if variant in TWO_PEAKS else "."
-    return Verdict(f"N11, {variant}", statement, combine([p.verdict for p in parts]), tuple(parts), N11_RULE, note)
+    return judged(f"N11, {variant}", statement, N11_RULE, by_arch, compare, note)
 
 
 def judge_apart(interval: Interval) -> str:
@@ -162,18 +160,18 @@ def table_3() -> str:
     """sigma_epsilon by optimiser, network and node, with eta sigma_epsilon^2."""
     ninr = paper_numbers()["ninr"]
     printed = {"sgd": ninr["figure_2"]["sigma_epsilon"], **ninr["table_3"]["sigma_epsilon"]}
-    inferred = ninr["table_3_inferred"]["sigma_epsilon"]
+    inferred, rates = ninr["table_3_inferred"]["sigma_epsilon"], ninr["learning_rate"]
     body = []
     for optimizer, by_arch in printed.items():
         for arch in by_arch:
             known = {**inferred.get(optimizer, {}).get(arch, {}), **by_arch[arch]}
-            sigmas, products = [], []
+            sigmas, products, rate = [], [], rates[optimizer][arch]
             for node in ("in_ninr", "full_ninr"):
                 decay, catapult = known[f"{node}_decay"], known[f"{node}_catapult"]
                 mark = "" if f"{node}_decay" in by_arch[arch] else " *inferred*"
                 sigmas.append(f"{decay:g} ({catapult:g}){mark}")
-                products.append(f"{RATES[optimizer][arch] * decay**2:.3g} ({RATES[optimizer][arch] * catapult**2:.4g})")
+                products.append(f"{rate * decay**2:.3g} ({rate * catapult**2:.4g})")
             name = {"sgd": "SGD (Fig. 2)", "rmsprop": "RMSprop", "adam": "Adam"}[optimizer]
-            body.append([name, arch_name(arch), f"{RATES[optimizer][arch]:g}", *sigmas, *products])
+            body.append([name, arch_name(arch), f"{rate:g}", *sigmas, *products])
     header = ["optimiser", "network", "η", "in-NINR", "full-NINR", "in-NINR, η σ_ε²", "full-NINR, η σ_ε²"]
     return markdown.table(header, body)

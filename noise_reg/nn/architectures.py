@@ -41,7 +41,8 @@ class StackedModel(nn.Module):
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.image, self.arch, self.blocks = image, arch, len(arch.convolutions)
+        self.image, self.arch, self.kinds = image, arch, arch.convolutions
+        self.blocks = len(self.kinds)
         self.convolutions, self.norms, self.layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.nodes = nn.ModuleDict()
         shape = image
@@ -67,7 +68,7 @@ class StackedModel(nn.Module):
     ) -> tuple[int, int, int]:
         """One convolution and its batch norm; the shape (C, H, W) that leaves its pooling."""
         channels, height, width = shape
-        chosen, lost = arch.convolutions[layer], 0 if arch.padding == "same" else arch.kernel - 1
+        chosen, lost = self.kinds[layer], 0 if arch.padding == "same" else arch.kernel - 1
         filters, down = chosen.filters, 2 if chosen.pooled else 1
         fan_in = channels * arch.kernel**2 if reading.conv_fan_in == "patch" else channels
         self.convolutions.append(
@@ -110,7 +111,7 @@ class StackedModel(nn.Module):
         x = x_RBD.unflatten(2, self.image).permute(0, 1, 3, 4, 2)  # (R, B, H, W, C)
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = self.with_noise(layer, x, places)
-            chosen, norm = self.arch.convolutions[layer], cast(StackedBatchNorm, norm)
+            chosen, norm = self.kinds[layer], cast(StackedBatchNorm, norm)
             if self.arch.name == "vgg":
                 x = norm(F.relu(convolution(x)), places.training)
                 x = max_pool(x) if chosen.pooled else x
