@@ -1,6 +1,6 @@
 """Losses of a stack, one number a replica; the sum over replicas is taken once, at backward.
 
-Axes: R replicas, B samples, K classes.
+Axes: R replicas, A some of them, B samples, K classes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 KERAS_EPSILON = 1e-7
 LEAST, MOST = -math.log1p(-KERAS_EPSILON), -math.log(KERAS_EPSILON)  # of the clamped loss
+Soft = tuple[slice | Tensor, Tensor]  # the replicas with targets of their own, and those (A, B, K)
 
 
 def log_probabilities(logits_RBK: Tensor) -> Tensor:
@@ -32,7 +33,12 @@ def clamped(logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
     return exact(logits_RBK, labels_RB).clamp(LEAST, MOST)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"clamped": clamped, "exact": exact}
+def squared(outputs_RBK: Tensor, labels_RB: Tensor) -> Tensor:
+    """|y - target|^2 against the one-hot target, summed over the classes, (R, B) (Deep Learning, Eq. 7.31)."""
+    return (outputs_RBK - F.one_hot(labels_RB, outputs_RBK.shape[2])).square().sum(2)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"clamped": clamped, "exact": exact, "squared": squared}
 
 
 def correct(logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
@@ -45,13 +51,40 @@ def mean_loss(loss: str, logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
     return LOSSES[loss](logits_RBK, labels_RB).mean(1)
 
 
-def mean_loss_and_gradient(loss: str, logits_RBK: Tensor, labels_RB: Tensor) -> tuple[Tensor, Tensor]:
-    """(R,), the mean over the batch, and its gradient by the logits (R, B, K): what autograd finds, in one pass."""
-    log_p_RKB, place_R1B = log_probabilities(logits_RBK), labels_RB[:, None]
-    loss_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
-    grad_RKB = log_p_RKB.exp_().scatter_add_(1, place_R1B, torch.full_like(loss_RB, -1)[:, None])  # softmax - one-hot
-    if loss == "clamped":
-        exact_RB, loss_RB = loss_RB, loss_RB.clamp(LEAST, MOST)
-        grad_RKB.masked_fill_((loss_RB != exact_RB)[:, None], 0)
+def mean_loss_and_gradient(
+    loss: str, logits_RBK: Tensor, labels_RB: Tensor, soft: Soft | None = None
+) -> tuple[Tensor, Tensor]:
+    """(R,), the mean over the batch, and its gradient by the logits (R, B, K): what autograd finds, in one pass. Replicas with
+    `soft` targets have those in place of the labels."""
     samples = labels_RB.shape[1]
-    return loss_RB.sum(1).div_(samples), grad_RKB.div_(samples).mT.contiguous()
+    if loss == "squared":
+        difference = logits_RBK - F.one_hot(labels_RB, logits_RBK.shape[2])
+        loss_R, grad_RBK = difference.square().sum((1, 2)).div_(samples), difference.mul_(2 / samples)
+    else:
+        log_p_RKB, place_R1B = log_probabilities(logits_RBK), labels_RB[:, None]
+        loss_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
+        grad_RKB = log_p_RKB.exp_().scatter_add_(
+            1, place_R1B, torch.full_like(loss_RB, -1)[:, None]
+        )  # softmax - one-hot
+        if loss == "clamped":
+            exact_RB, loss_RB = loss_RB, loss_RB.clamp(LEAST, MOST)
+            grad_RKB.masked_fill_((loss_RB != exact_RB)[:, None], 0)
+        loss_R, grad_RBK = loss_RB.sum(1).div_(samples), grad_RKB.div_(samples).mT.contiguous()
+    if soft is not None:
+        rows, targets_ABK = soft
+        loss_R[rows], grad_RBK[rows] = soft_loss_and_gradient(loss, logits_RBK[rows], targets_ABK)
+    return loss_R, grad_RBK
+
+
+def soft_loss_and_gradient(loss: str, logits_ABK: Tensor, targets_ABK: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for any targets: -sum_k t_k log p_k, each log p_k clamped where the loss is, or |y - t|^2."""
+    samples = logits_ABK.shape[1]
+    if loss == "squared":
+        difference = logits_ABK - targets_ABK
+        return difference.square().sum((1, 2)) / samples, difference * (2 / samples)
+    log_p = F.log_softmax(logits_ABK, dim=2)
+    p, weight = log_p.exp(), targets_ABK
+    if loss == "clamped":
+        within = log_p.clamp(-MOST, -LEAST)
+        log_p, weight = within, torch.where(within == log_p, targets_ABK, 0)  # a clamped term gives no gradient
+    return -(targets_ABK * log_p).sum((1, 2)) / samples, (p * weight.sum(2, keepdim=True) - weight) / samples

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noise_reg.nn import FoldedSGD, StackedLinear, StackedModel
-from noise_reg.regularizers import gradient_factor, is_decayed
+from noise_reg.regularizers import Penalties, gradient_factor, is_decayed
 from noise_reg.spec import OptimizerSpec, ReadingSpec
 
 State = dict[str, Tensor]  # of an optimiser, by '<parameter>:<quantity>'; what has a replica axis leads with it
@@ -72,8 +72,9 @@ class SGD:
                 self.updates.append((parameter, keep_R if bool((decayed_R > 0).any()) else None))
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Updates every parameter that is not folded, from its gradient; a parameter without one stays as it is."""
+    def step(self, penalties: Penalties | None = None) -> None:
+        """Updates every parameter that is not folded, from its gradient; a parameter without one stays as it is. Gradients of
+        penalties come on top for all."""
         for parameter, keep_R in self.updates:
             if keep_R is not None:
                 parameter.mul_(keep_R.view(-1, *[1] * (parameter.dim() - 1)))
@@ -83,6 +84,8 @@ class SGD:
             torch._foreach_add_(list[Tensor](moved), gradients, alpha=-self.rate)
         for parameter in moved:
             parameter.grad = None
+        if penalties:
+            penalties.step(self.rate)
 
     def state(self) -> State:
         return {}
@@ -113,7 +116,9 @@ class Adaptive:
             self.inner.state[self.parameters[owner]][quantity] = value.to(device)
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, penalties: Penalties | None = None) -> None:
+        if penalties:
+            penalties.join()
         for name, factor in self.decayed.items():
             parameter = self.parameters[name]
             if parameter.grad is not None:

@@ -18,14 +18,15 @@ from typing import Any, TypeVar, get_type_hints
 from noise_reg.errors import UserError
 
 DATASETS = ("fmnist", "mnist", "mnist_binary", "usps", "cifar10", "digits")
-ARCHS = ("fc", "cnn", "vgg")
+ARCHS = ("fc", "tanh_mlp", "linear", "cnn", "vgg")
+ACTIVATIONS = {"tanh_mlp": "tanh", "linear": "identity"}  # of hidden dense layers; of all others it is ReLU
+CONVOLUTIONAL = ("cnn", "vgg")
 OPTIMIZERS = ("sgd", "rmsprop", "adam")
 DISTRIBUTIONS = ("gaussian", "uniform", "uniform_matched", "double_gaussian", "laplace", "student_t")
 PRECISIONS = ("fp32", "bf16", "fp64")
 MAX_SEED = 2**32 - 1
 
-# Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its
-# key. Strengths need no entry, 0 (off) never enters the key.
+# Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its key.
 ADDED_LATER: dict[str, Any] = {
     "arch.dropouts": (),
     "arch.conv_decay": 0.0,
@@ -37,6 +38,16 @@ ADDED_LATER: dict[str, Any] = {
     "distribution.width": 0.0,
     "distribution.weight": 0.5,
     "distribution.df": 0.0,
+    "strengths.input_noise": 0.0,
+    "strengths.jacobian": 0.0,
+    "strengths.jacobian_noise": 0.0,
+    "strengths.weight_noise": 0.0,
+    "strengths.weight_penalty": 0.0,
+    "strengths.label_smoothing": 0.0,
+    "reading.jacobian_layer": 0,
+    "reading.jacobian_estimator": "exact",
+    "reading.jacobian_directions": 1,
+    "reading.weight_noise_draw": "batch",
 }
 
 Check = Callable[[Any], str | None]
@@ -97,7 +108,7 @@ class Convolution:
 
 @dataclass(frozen=True)
 class ArchSpec:
-    """fc: `widths` hidden layers. cnn: one convolution block for each of `filters`, then dense `widths`. vgg: two convolutions a
+    """fc: `widths` hidden ReLU layers; tanh_mlp and linear: the same with tanh and with no activation at all. cnn: one convolution block for each of `filters`, then dense `widths`. vgg: two convolutions a
     block; `dropouts` are the blocks' own and `conv_decay` the L2 strength on its convolutions, whatever the regulariser."""
 
     name: str = checked(one_of(*ARCHS))
@@ -109,6 +120,11 @@ class ArchSpec:
     conv_decay: float = checked(number(0))
 
     @property
+    def activation(self) -> str:
+        """Of the hidden dense layers: relu, tanh or identity."""
+        return ACTIVATIONS.get(self.name, "relu")
+
+    @property
     def convolutions(self) -> tuple[Convolution, ...]:
         """Every convolution in its order."""
         if self.name != "vgg":
@@ -117,7 +133,7 @@ class ArchSpec:
         return tuple(c for f, p in pairs for c in (Convolution(f, False, 0.0), Convolution(f, True, p)))
 
     def __post_init__(self) -> None:
-        convolutional, vgg = self.name != "fc", self.name == "vgg"
+        convolutional, vgg = self.name in CONVOLUTIONAL, self.name == "vgg"
         for field_name, value, right, wanted, must, otherwise in (
             ("filters", list(self.filters), bool(self.filters) == convolutional, convolutional, "at least one number", "[]"),
             ("kernel", self.kernel, (self.kernel > 0) == convolutional, convolutional, "at least 1", "0"),
@@ -136,6 +152,10 @@ class Strengths:
 
     weight_decay: lambda of L2. dropout: probability p of dropping. cdt: sigma_noise of Eq. 8 on the training inputs.
     nin_input, nin_hidden: standard deviation sigma_epsilon of the noise at the input's node and at the hidden layers' nodes.
+    input_noise: standard deviation of the noise added to the standardised training inputs. jacobian: lambda of the penalty on
+    the Jacobian's squared norm; jacobian_noise: standard deviation of the noise added to the input of that penalty alone (N+J).
+    weight_noise: variance eta of the noise on weights and biases. weight_penalty: eta of the explicit penalty on the squared
+    norm of the outputs' gradients by them. label_smoothing: epsilon, shared by the K - 1 other classes.
     """
 
     weight_decay: float = checked(number(0))
@@ -143,6 +163,12 @@ class Strengths:
     cdt: float = checked(number(0, 1))
     nin_input: float = checked(number(0))
     nin_hidden: float = checked(number(0))
+    input_noise: float = checked(number(0))
+    jacobian: float = checked(number(0))
+    jacobian_noise: float = checked(number(0))
+    weight_noise: float = checked(number(0))
+    weight_penalty: float = checked(number(0))
+    label_smoothing: float = checked(number(0, 1, open_high=True))
 
 
 @dataclass(frozen=True)
@@ -170,9 +196,12 @@ class OptimizerSpec:
 class ReadingSpec:
     """The open points of the papers that change a training (numbers of PAPERS.md's list in brackets)."""
 
-    standardize: str = checked(one_of("variance", "std"))  # [1] divide by the variance, as printed, or by the deviation
+    # [1] divide by the variance, as printed, or by the deviation; none: pixels in [0, 1] as they are
+    standardize: str = checked(one_of("variance", "std", "none"))
     standardize_per: str = checked(one_of("global", "pixel"))  # [1]
-    loss: str = checked(one_of("clamped", "exact"))  # [2] Keras' probabilities clamped to [1e-7, 1 - 1e-7], or exact
+    # [2] cross-entropy of Keras' probabilities, clamped to [1e-7, 1 - 1e-7], or exact; squared: the error of the outputs against
+    # the one-hot targets, summed over the classes
+    loss: str = checked(one_of("clamped", "exact", "squared"))
     batch_norm: str = checked(one_of("keras", "pytorch"))  # [3] momentum .99 and eps 1e-3, or .9 (torch: .1) and 1e-5
     conv_fan_in: str = checked(
         one_of("patch", "channels")
@@ -187,6 +216,12 @@ class ReadingSpec:
     full_noise: str = checked(one_of("each", "shared"))  # [10] one epsilon a layer, or one for all layers
     output_nin: bool = checked(one_of(True, False))  # [10] full-NINR: the layer into the output has a node too
     noise_redraw: str = checked(one_of("epoch", "once"))  # [11]
+    jacobian_layer: int = checked(number(0))  # [17] of the outputs (0) or of so many a hidden layer
+    jacobian_estimator: str = checked(
+        one_of("exact", "projection")
+    )  # [17] over all outputs, or along random directions
+    jacobian_directions: int = checked(number(1))  # [17] so many a sample and step
+    weight_noise_draw: str = checked(one_of("batch", "sample"))  # [18] one draw a mini-batch, or one a sample
 
 
 @dataclass(frozen=True)
@@ -229,6 +264,30 @@ class RunSpec:
     )  # training accuracy at which a run ends; 1 needs all right
     precision: str = checked(one_of(*PRECISIONS))
     seed: int = checked(number(0, MAX_SEED))
+
+    def __post_init__(self) -> None:
+        arch, strengths, reading = self.arch, self.strengths, self.reading
+        dense = ", ".join(name for name in ARCHS if name not in CONVOLUTIONAL)
+        for name in ("jacobian", "weight_penalty"):
+            if getattr(strengths, name) > 0 and arch.name in CONVOLUTIONAL:
+                raise SpecError(
+                    f"regularizer.{name} = {getattr(strengths, name)}: must be 0 for arch.name = {arch.name}, whose batch norm in "
+                    f"training makes an output depend on the other samples; architectures without it: {dense}"
+                )
+        if strengths.jacobian_noise > 0 and strengths.jacobian == 0:
+            raise SpecError(
+                f"regularizer.jacobian_noise = {strengths.jacobian_noise}: must be 0 where regularizer.jacobian = 0: it "
+                "enters that penalty alone"
+            )
+        if strengths.jacobian > 0 and reading.jacobian_layer > len(arch.widths):
+            raise SpecError(
+                f"reading.jacobian_layer = {reading.jacobian_layer}: must be 0 (the outputs) or a hidden layer from 1 to "
+                f"{len(arch.widths)}, as many as arch.widths = {list(arch.widths)} has"
+            )
+        if strengths.weight_noise > 0 and reading.weight_noise_draw == "sample" and arch.name in CONVOLUTIONAL:
+            raise SpecError(
+                f"reading.weight_noise_draw = sample: must be batch for arch.name = {arch.name}; sample is for {dense}"
+            )
 
     @property
     def key(self) -> str:

@@ -40,6 +40,8 @@ class Purpose(IntEnum):
     NODE_SIGN = 8
     ATTACK = 9
     ARCH_DROPOUT = 10
+    WEIGHT_NOISE = 11
+    DIRECTION = 12
 
 
 def philox(

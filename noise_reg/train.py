@@ -21,7 +21,7 @@ from noise_reg.nn import DTYPES, StackedModel, depth
 from noise_reg.optimizers import State, kept, optimizer_of
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData
-from noise_reg.regularizers import TrainingPlaces, node_layers
+from noise_reg.regularizers import Penalties, TrainingPlaces, WeightNoise, node_layers
 from noise_reg.spec import RunSpec, SpecError
 from noise_reg.streams import permutation
 
@@ -40,7 +40,7 @@ class Outcome:
 class Stack:
     """R replicas in training; `histories` and `seconds` have one entry a replica, `epoch` counts the epochs done.
 
-    Of the last epoch: `first_loss` (R,) of its first mini-batch, and by layer the peak (R,) of |W_NI|, see `is_watched`.
+    Of the last epoch: `first_loss` (R,) of its first mini-batch, the mean `penalty` (R,), and by layer the peak (R,) of |W_NI|, see `is_watched`.
     """
 
     specs: list[RunSpec]
@@ -50,6 +50,7 @@ class Stack:
     seconds: list[float] = field(default_factory=list)
     folded: bool = True
     first_loss: Tensor = field(default_factory=lambda: torch.empty(0))
+    penalty: Tensor = field(default_factory=lambda: torch.empty(0))
     node_peaks: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,6 +67,9 @@ class Stack:
         batch = spec.optimizer.batch_size
         self.places = TrainingPlaces(strengths, self.seeds_R, spec.reading, layers, batch, spec.distribution)
         decay_R = torch.tensor([s.weight_decay for s in strengths], dtype=torch.float64, device=device)
+        self.penalties = Penalties(self.model, strengths, self.seeds_R, spec.reading, spec.distribution)
+        of_batch = strengths if spec.reading.weight_noise_draw == "batch" else []
+        self.weight_noise = WeightNoise(self.model, of_batch, self.seeds_R)
         self.model.set_precision(spec.precision)
         self.optimizer = optimizer_of(
             self.model, spec.optimizer, decay_R, spec.reading, folded=self.folded, state=state
@@ -126,7 +130,10 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
     loss_SR = torch.zeros(steps, len(seeds_R), dtype=data.x.dtype, device=seeds_R.device)
     correct_R = torch.zeros_like(seeds_R)
     stack.node_peaks = {}
-    may_rest = spec.reading.loss == "clamped" and stack.optimizer.may_rest and data.x.device.type == "cpu"
+    penalties, weight_noise = stack.penalties, stack.weight_noise.active and stack.weight_noise
+    penalty_R = torch.zeros(len(seeds_R), dtype=torch.float64, device=seeds_R.device)
+    may_rest = spec.reading.loss == "clamped" and stack.optimizer.may_rest and not penalties
+    may_rest = may_rest and data.x.device.type == "cpu"
     for step in range(steps):
         index_RB = order_RN[:, step * batch : (step + 1) * batch]
         x_RBD = data.x.index_select(0, index_RB.flatten()).view(*index_RB.shape, -1)
@@ -134,18 +141,28 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
         if model.nodes and is_watched(stack.epoch, step):
             raise_peaks(stack.node_peaks, model)
         places.start_step(step)
+        if penalties:
+            penalties.measure(x_RBD, step, stack.epoch)
+            penalty_R += penalties.value_R
+        if weight_noise:
+            weight_noise.add(step, stack.epoch)
         logits_RBK = model(x_RBD, places)
         found_RBK = logits_RBK.detach().mT.contiguous().mT  # see log_probabilities
         # replicas share nothing: each gets its own gradient
-        loss_SR[step], grad_RBK = mean_loss_and_gradient(spec.reading.loss, found_RBK, y_RB)
+        targets = places.targets(y_RB, data.classes)
+        loss_SR[step], grad_RBK = mean_loss_and_gradient(spec.reading.loss, found_RBK, y_RB, targets)
         correct_R += correct(found_RBK, y_RB)
         # With every sample beyond the clamp a step would change nothing. (A sample's gradients sum to 0: some are positive.)
-        if not (may_rest and float(grad_RBK.max()) == 0):
+        rests = may_rest and float(grad_RBK.max()) == 0
+        if not rests:
             logits_RBK.backward(grad_RBK)
-            stack.optimizer.step()
+        if weight_noise:
+            weight_noise.remove(stepped=not rests)
+        if not rests:
+            stack.optimizer.step(penalties)
         if step % 32 == 0 and not finite(loss_SR[: step + 1]).any():
             break  # nobody is left to train
-    stack.first_loss = loss_SR[0]
+    stack.first_loss, stack.penalty = loss_SR[0], penalty_R / steps
     bad_step_R = torch.where(finite(loss_SR), -1, (~loss_SR.isfinite()).int().argmax(0))
     return loss_SR.double().mean(0), correct_R.double() / (steps * batch), bad_step_R
 
@@ -213,6 +230,7 @@ def train(stack: Stack, data: TrainingData) -> Iterator[list[Outcome]]:
         for history, row, loss in zip(stack.histories, beginnings, stack.first_loss.tolist(), strict=False):
             history.append({**row, "train_loss": loss})
         stack.epoch += 1
+        penalty_R = stack.penalty.tolist()
         peaks = {layer: peak_R.tolist() for layer, peak_R in stack.node_peaks.items()}
         weight_norms, node_norms = norms(stack.model)
         seconds = (time.perf_counter() - started) / len(stack.specs)
@@ -222,6 +240,7 @@ def train(stack: Stack, data: TrainingData) -> Iterator[list[Outcome]]:
             accuracy = accuracy_R[r] if bad_step_R[r] < 0 else math.nan  # of an epoch that broke off, how far is chance
             row = {"epoch": stack.epoch, "train_loss": loss_R[r], "train_accuracy": accuracy}
             row |= {"test_loss": test_loss_R[r], "test_accuracy": test_accuracy_R[r]}
+            row |= {"penalty": penalty_R[r]} if replica.strengths.jacobian or replica.strengths.weight_penalty else {}
             row |= norms_of(stack, r, weight_norms, node_norms)
             row |= {f"nin_peak_{n}": values[r] for n, values in peaks.items() if stack.uses_node(r, n)}
             stack.histories[r].append(row)

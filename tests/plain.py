@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,18 @@ from torch import Tensor, nn
 
 from noise_reg.data import Dataset
 from noise_reg.prepare import TrainingData, prepare
-from noise_reg.spec import RunSpec, parse
+from noise_reg.regularizers.penalties import JACOBIAN_LANE
+from noise_reg.regularizers.places import INPUT_LANE
+from noise_reg.spec import RunSpec, Strengths, parse
 from noise_reg.streams import Purpose, keep_mask, normal, permutation
 
+HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {"tanh_mlp": torch.tanh, "linear": lambda z: z}
 IMAGE, CLASSES = (2, 8, 8), 4
 TRAIN_IMAGES, TEST_IMAGES, BATCH = 43, 24, 8  # 5 mini-batches an epoch; 3 samples of each epoch's order are left out
 ARCHS: dict[str, dict[str, Any]] = {
     "fc": {"name": "fc", "widths": [7, 5], "filters": [], "kernel": 0, "padding": "none"},
+    "tanh_mlp": {"name": "tanh_mlp", "widths": [7, 5], "filters": [], "kernel": 0, "padding": "none"},
+    "linear": {"name": "linear", "widths": [7, 5], "filters": [], "kernel": 0, "padding": "none"},
     "cnn": {"name": "cnn", "widths": [6], "filters": [2, 3], "kernel": 2, "padding": "same"},
     "vgg": {
         "name": "vgg",
@@ -41,7 +46,7 @@ OPTIMIZERS: dict[str, dict[str, float]] = {
     "rmsprop": {"rho": 0.9, "epsilon": 1e-7},
     "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
 }
-OFF = {"weight_decay": 0.0, "dropout": 0.0, "cdt": 0.0, "nin_input": 0.0, "nin_hidden": 0.0}
+OFF = {field.name: 0.0 for field in dataclasses.fields(Strengths)}
 READING = {
     "standardize": "std",
     "standardize_per": "global",
@@ -167,7 +172,55 @@ class StepNoise:
         if sigma:
             delta = self.draws.normal(Purpose.CDT, x.shape, 0, self.step, self.epoch)
             x = np.sqrt(1 - sigma**2) * x + sigma * delta  # Eq. 8
+        if sigma := self.draws.spec.strengths.input_noise:
+            x = x + sigma * self.draws.normal(Purpose.NODE, x.shape, INPUT_LANE, self.step, self.epoch)
         return self.dropout(x, -1) if self.draws.spec.reading.dropout_input else x
+
+    def product(self, z: Tensor, x: Tensor, layer: int) -> Tensor:
+        """Weight noise of one draw a sample: that of W x + b is normal, of variance eta (|x|^2 + 1)."""
+        spec = self.draws.spec
+        if not spec.strengths.weight_noise or spec.reading.weight_noise_draw != "sample":
+            return z
+        xi = self.draws.normal(Purpose.WEIGHT_NOISE, z.shape, layer, self.step, self.epoch)
+        return z + xi * (spec.strengths.weight_noise * (x.square().sum(1, keepdim=True) + 1)).sqrt()
+
+    def weights(self, net: PlainNet) -> list[tuple[Tensor, Tensor]]:
+        """Weight noise of one draw a mini-batch: (the numbers of a parameter, their noise)."""
+        spec, found = self.draws.spec, []
+        if spec.strengths.weight_noise and spec.reading.weight_noise_draw == "batch":
+            blocks = len(net.convolutions)
+            for lane in range(blocks + len(net.dense)):
+                kind = f"convolutions.{lane}" if lane < blocks else f"layers.{lane - blocks}"
+                for address, part in ((2 * lane, "weight"), (2 * lane + 1, "bias")):
+                    value = net.parts()[f"{kind}.{part}"].detach()
+                    xi = self.draws.normal(Purpose.WEIGHT_NOISE, value.shape, address, self.step, self.epoch)
+                    found.append((value, np.sqrt(spec.strengths.weight_noise) * xi))
+        return found
+
+    def derivative_penalty(self, net: PlainNet, x: Tensor) -> Tensor:
+        """lambda |J|^2 and eta |grad_W y|^2, means over the batch, output by output with autograd's own second derivatives."""
+        spec, total = self.draws.spec, torch.zeros((), dtype=torch.float64)
+        if spec.strengths.jacobian:
+            noise = spec.strengths.jacobian_noise * self.draws.normal(
+                Purpose.NODE, x.shape, JACOBIAN_LANE, self.step, self.epoch
+            )
+            z = (x + noise).requires_grad_()
+            out = net(z.view(-1, *IMAGE), None, spec.reading.jacobian_layer)
+            if spec.reading.jacobian_estimator == "projection":
+                shape = (len(x), spec.reading.jacobian_directions, out.shape[1])
+                v = self.draws.normal(Purpose.DIRECTION, shape, 0, self.step, self.epoch)
+                v = v / v.norm(dim=2, keepdim=True)
+                rows, scale = [(out * v[:, n]).sum() for n in range(shape[1])], shape[2] / shape[1]
+            else:
+                rows, scale = [out[:, k].sum() for k in range(out.shape[1])], 1.0
+            squares = [torch.autograd.grad(row, z, create_graph=True)[0].square().sum() for row in rows]
+            total = total + spec.strengths.jacobian * scale * sum(squares) / len(x)
+        if spec.strengths.weight_penalty:
+            out, layers = net(x.view(-1, *IMAGE), None), list(net.dense.parameters())
+            for one in out.flatten():
+                for grad in torch.autograd.grad(one, layers, create_graph=True):
+                    total = total + spec.strengths.weight_penalty * grad.square().sum() / len(x)
+        return total
 
 
 class PlainNet(nn.Module):
@@ -181,6 +234,7 @@ class PlainNet(nn.Module):
         self.pools = [not vgg or n % 2 == 1 for n in range(len(convolutions))]
         self.own_drops = [arch.dropouts[n // 2] if vgg and n % 2 else 0.0 for n in range(len(convolutions))]
         self.activation = F.relu if vgg else F.elu
+        self.hidden_activation = HIDDEN.get(arch.name, F.relu)
         depth = len(convolutions) + len(arch.widths) + 1
         hidden = range(1, depth if reading.output_nin else depth - 1) if strengths.nin_hidden else []
         self.node_layers = [*([0] if strengths.nin_input else []), *hidden]
@@ -212,8 +266,9 @@ class PlainNet(nn.Module):
             self.dense.append(fill(nn.Linear(weight.shape[1], outputs), weight))
         self.double()
 
-    def forward(self, x: Tensor, noise: StepNoise | None) -> Tensor:
-        """(B, C, H, W) standardised -> logits (B, K); without noise epsilon = 0 and nothing is dropped."""
+    def forward(self, x: Tensor, noise: StepNoise | None, hidden: int = 0) -> Tensor:
+        """(B, C, H, W) standardised -> logits (B, K), or hidden dense layer 1, 2, ...; without noise epsilon = 0 and nothing is
+        dropped."""
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             if noise and layer in self.node_layers:
                 x = x + noise.epsilon(layer)[:, None, None, None] * self.niw[str(layer)]
@@ -223,13 +278,17 @@ class PlainNet(nn.Module):
             x = noise.dropout(x, layer) if noise else x
         h, last = x.flatten(1), len(self.convolutions) + len(self.dense) - 1
         for layer, linear in enumerate(self.dense, start=len(self.convolutions)):
+            enters = h
             if layer in self.node_layers:
                 epsilon = noise.epsilon(layer) if noise else h.new_zeros(len(h))
                 h = torch.cat([h, epsilon[:, None]], dim=1)
             h = linear(h)
+            h = noise.product(h, enters, layer) if noise else h
             if layer < last:
-                h = F.relu(h)
+                h = self.hidden_activation(h)
                 h = noise.dropout(h, layer) if noise else h
+            if hidden and layer == hidden - 1:
+                return h
         return h
 
     def parts(self) -> dict[str, Tensor]:
@@ -255,12 +314,16 @@ def fill(module: nn.Conv2d | nn.Linear, weight: Tensor) -> nn.Module:
     return module
 
 
-def cross_entropy(loss: str, logits: Tensor, labels: Tensor) -> Tensor:
-    """'exact' as torch has it; 'clamped' as Keras computes it from the softmax."""
+def data_loss(loss: str, logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """'exact' as torch has it; 'clamped' as Keras computes it from the softmax; the 'squared' error of the logits themselves."""
+    hard = F.one_hot(labels, logits.shape[1]).double()
+    targets = hard * (1 - smoothing) + (1 - hard) * smoothing / (logits.shape[1] - 1)
+    if loss == "squared":
+        return (logits - targets).square().sum(1).mean()
     if loss == "exact":
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, targets)
     p = logits.softmax(1).clamp(1e-7, 1 - 1e-7)
-    return -p[torch.arange(len(p)), labels].log().mean()
+    return -(targets * p.log()).sum(1).mean()
 
 
 def penalty(net: PlainNet, spec: RunSpec) -> Tensor:
@@ -282,7 +345,7 @@ def score(net: PlainNet, loss: str, x: Tensor, y: Tensor) -> tuple[float, float]
     with torch.no_grad():
         logits = net(x.view(-1, *IMAGE), None)
     net.train()
-    return cross_entropy(loss, logits, y).item(), (logits.argmax(1) == y).double().mean().item()
+    return data_loss(loss, logits, y).item(), (logits.argmax(1) == y).double().mean().item()
 
 
 def norms(net: PlainNet) -> dict[str, float]:
@@ -314,16 +377,24 @@ def plain_run(spec: RunSpec, data: TrainingData) -> tuple[dict[str, Tensor], lis
     for epoch in range(spec.max_epochs):
         peaks: dict[str, float] = {}
         order = draws.order(epoch)[: len(data.x) // BATCH * BATCH]
-        right = 0
+        right, extras = 0, list[float]()
         for step in range(len(order) // BATCH):
             index = order[step * BATCH : (step + 1) * BATCH]
             noise = StepNoise(draws, epoch, step, order)
             if step % 8 == 0 or (epoch == 0 and step < 32):
                 peaks = {name: max(value, peaks.get(name, 0.0)) for name, value in norms(net).items()}
-            logits = net(noise.input(data.x[index]).view(-1, *IMAGE), noise)
-            value = cross_entropy(loss, logits, data.y[index])
             optimizer.zero_grad()
-            (value + penalty(net, spec)).backward()
+            extra = noise.derivative_penalty(net, data.x[index])
+            (extra + penalty(net, spec)).backward()
+            extras.append(extra.item())
+            weights = [(value, value.clone(), xi) for value, xi in noise.weights(net)]
+            for value, _, xi in weights:
+                value += xi
+            logits = net(noise.input(data.x[index]).view(-1, *IMAGE), noise)
+            value = data_loss(loss, logits, data.y[index], spec.strengths.label_smoothing)
+            value.backward()
+            for perturbed, before, _ in weights:
+                perturbed.copy_(before)
             optimizer.step()
             losses.append(value.item())
             right += int((logits.argmax(1) == data.y[index]).sum())
@@ -333,6 +404,8 @@ def plain_run(spec: RunSpec, data: TrainingData) -> tuple[dict[str, Tensor], lis
             row["train_accuracy"] = score(net, loss, data.x, data.y)[1]
         row["test_loss"], row["test_accuracy"] = score(net, loss, data.test_x, data.test_y)
         history[0].setdefault("train_loss", losses[0])
+        if spec.strengths.jacobian or spec.strengths.weight_penalty:
+            row["penalty"] = float(np.mean(extras))
         row |= {f"nin_peak_{layer}": peaks[f"nin_norm_{layer}"] for layer in net.node_layers}
         history.append(row | norms(net))
     return {name: value.detach() for name, value in net.parts().items()}, history, losses

@@ -1,4 +1,4 @@
-"""The two cross-entropies, their gradients, and the count of right answers.
+"""The losses, their gradients, smoothed targets, and the count of right answers.
 
 Axes: R replicas, B samples, K classes.
 """
@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noise_reg.losses import LOSSES, clamped, correct, exact, mean_loss
+from noise_reg.losses import LOSSES, clamped, correct, exact, mean_loss, mean_loss_and_gradient
+from noise_reg.regularizers.label_smoothing import smoothed
 
 R, B, K = 3, 50, 10
 LOG_OF_CLAMP = -math.log(1e-7)
@@ -73,8 +74,40 @@ def test_a_mean_loss_is_one_number_a_replica_over_its_own_batch(loss: str) -> No
     found = mean_loss(loss, logits, labels)
     assert found.shape == (R,)
     for r in range(R):
-        one = {"exact": F.cross_entropy, "clamped": lambda x, y: clamped_probabilities(x, y).mean()}[loss]
+        one = {
+            "exact": F.cross_entropy,
+            "clamped": lambda x, y: clamped_probabilities(x, y).mean(),
+            "squared": lambda x, y: (
+                F.mse_loss(x, torch.eye(K, dtype=x.dtype)[y]) * K
+            ),  # torch's is a mean over classes too
+        }[loss]
         torch.testing.assert_close(found[r], one(logits[r], labels[r]), rtol=1e-9, atol=1e-12)
+
+
+def test_smoothed_targets_share_epsilon_among_the_other_classes() -> None:
+    """The example of the text: three classes, epsilon = 0.1; torch's own form would give the class 0.933."""
+    found = smoothed(torch.tensor([[1], [0]]), torch.tensor([0.1, 0.3]), 3, torch.float64)
+    torch.testing.assert_close(found[0, 0], torch.tensor([0.05, 0.9, 0.05], dtype=torch.float64))
+    torch.testing.assert_close(found[1, 0], torch.tensor([0.7, 0.15, 0.15], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_of_smoothed_targets_and_its_gradient_are_autograds(loss: str, scale: float) -> None:
+    logits, labels = logits_and_labels(scale)
+    targets = smoothed(labels[1:], torch.tensor([0.1, 0.3]), K, torch.float64)
+    found, gradient = mean_loss_and_gradient(loss, logits.detach(), labels, (slice(1, 3), targets))
+    hard, hard_gradient = mean_loss_and_gradient(loss, logits.detach(), labels)
+    assert torch.equal(found[0], hard[0]) and torch.equal(gradient[0], hard_gradient[0])
+    if loss == "squared":
+        expected = (logits[1:] - targets).square().sum(2).mean(1)
+    else:
+        p = logits[1:].softmax(2)
+        p = p.clamp(1e-7, 1 - 1e-7) if loss == "clamped" else p
+        expected = -(targets * p.log()).sum(2).mean(1)
+    torch.testing.assert_close(found[1:], expected.detach(), rtol=1e-9, atol=1e-12)
+    (of_autograd,) = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(gradient[1:], of_autograd[1:], rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

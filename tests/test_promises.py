@@ -22,14 +22,18 @@ from noise_reg.precision import arithmetic
 from noise_reg.spec import RunSpec
 from noise_reg.streams import permutation
 from noise_reg.train import Outcome, Stack, new_stack, train
-from tests.plain import BATCH, OFF, TRAIN_IMAGES, made_data, made_spec, plain_run
+from tests.plain import BATCH, TRAIN_IMAGES, made_data, made_spec, plain_run
 
 # torch's own padding for even kernels, the plain run's oracle, says that it may copy the image
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
 FULL = {"nin_input": 2.0, "nin_hidden": 1.0}
 MIXED: list[dict[str, float]] = [{}, {"dropout": 0.5, "weight_decay": 0.3}, {"cdt": 0.4}, {"nin_input": 3.0}, FULL]
-STRENGTHS = {"weight_decay": 0.3, "dropout": 0.5, "cdt": 0.4, "nin_input": 3.0, "nin_hidden": 1.0}
+STRENGTHS = {
+    "weight_decay": 0.3, "dropout": 0.5, "cdt": 0.4, "nin_input": 3.0, "nin_hidden": 1.0, "input_noise": 0.5,
+    "jacobian": 0.02, "weight_noise": 0.003, "weight_penalty": 0.002, "label_smoothing": 0.2,
+}  # fmt: skip
+OF_DENSE = ("jacobian", "weight_penalty")
 EVERYTHING = {**STRENGTHS, "nin_input": 1.0}
 EXACT = {"loss": "exact"}
 
@@ -108,8 +112,10 @@ def test_nodes_of_strength_0_are_exactly_the_identity(arch: str) -> None:
         assert idle[key].history == outcome.history
 
 
-@pytest.mark.parametrize("strength", OFF)
-@pytest.mark.parametrize("arch", ["fc", "cnn"])
+@pytest.mark.parametrize(
+    ("arch", "strength"),
+    [(a, s) for a in ("fc", "cnn", "tanh_mlp") for s in STRENGTHS if a != "cnn" or s not in OF_DENSE],
+)
 def test_strength_0_beside_an_active_companion_is_exactly_the_identity(arch: str, strength: str) -> None:
     reading = {"l2_on": "all", "dropout_input": True}
     plain = [made_spec(arch, seed=seed, reading=reading) for seed in (1, 2, 3)]
@@ -185,7 +191,8 @@ def test_what_is_not_finite_only_after_an_epoch_is_named() -> None:
 
 @pytest.mark.parametrize("arch", ["fc", "cnn"])
 def test_losses_are_one_a_replica_and_no_gradient_crosses_replicas(arch: str) -> None:
-    specs = [made_spec(arch, seed=seed, strengths=EVERYTHING, reading=EXACT) for seed in (1, 2, 3)]
+    strengths = {name: value for name, value in EVERYTHING.items() if arch != "cnn" or name not in OF_DENSE}
+    specs = [made_spec(arch, seed=seed, strengths=strengths, reading=EXACT) for seed in (1, 2, 3)]
     data = made_data(specs[0])
     stack = new_stack(specs, data, folded=False)
     order_RN = permutation(stack.seeds_R, TRAIN_IMAGES, epoch=0)
@@ -214,7 +221,7 @@ def test_the_folded_product_steps_by_gradient_and_weight_decay_and_passes_on_the
     fast.fold = FoldedSGD(rate, 1 - rate * decay_R)
     slow_x, fast_x = x.clone().requires_grad_(), x.clone().requires_grad_()
     slow(slow_x).backward(grad)
-    fast.layer(fast_x, None, None, relu=False, drop=None).backward(grad.clone())
+    fast.layer(fast_x, None, None, "identity", None).backward(grad.clone())
     assert slow.weight.grad is not None and fast.weight.grad is None
     stepped = (1 - rate * decay_R.to(dtype))[:, None, None] * slow.weight.detach() - rate * slow.weight.grad
     tolerance = 1e-5 if dtype == torch.float32 else 1e-14

@@ -29,6 +29,18 @@ METHODS: dict[str, dict[str, float]] = {
     "full_ninr": FULL,
     "all_together": {"weight_decay": 0.1, "dropout": 0.2, "cdt": 0.3, **FULL},
 }
+OF_DENSE: dict[str, dict[str, float]] = {
+    "jacobian": {"jacobian": 0.02},
+    "nj": {"jacobian": 0.02, "jacobian_noise": 0.5},
+    "weight_penalty": {"weight_penalty": 0.002},
+}
+OTHERS: dict[str, dict[str, float]] = {
+    "input_noise": {"input_noise": 0.7},
+    "weight_noise": {"weight_noise": 0.003},
+    "label_smoothing": {"label_smoothing": 0.2},
+    "noises_together": {"weight_noise": 0.003, "input_noise": 0.4, "label_smoothing": 0.1, **METHODS["all_together"]},
+}
+EVERY_STRENGTH = {**OTHERS["noises_together"], **OF_DENSE["nj"], **OF_DENSE["weight_penalty"], "nin_input": 1.0}
 READINGS: dict[
     str, tuple[dict[str, float], dict[str, Any]]
 ] = {  # strengths under which the reading matters, the reading
@@ -88,6 +100,47 @@ def test_a_stack_gives_what_plain_runs_give_for_each_method_and_loss(arch: str, 
     assert_equal_to_plain_runs(replicas(arch, METHODS[method], reading={"loss": loss}))
 
 
+@pytest.mark.parametrize("loss", ["clamped", "exact", "squared"])
+@pytest.mark.parametrize(
+    ("arch", "method"),
+    [
+        *[(arch, name) for arch in ("fc", "tanh_mlp", "linear") for name in OF_DENSE],
+        *[(arch, name) for arch in ("tanh_mlp", "cnn") for name in OTHERS],
+    ],
+)
+def test_a_stack_gives_what_plain_runs_give_for_the_other_sources(arch: str, method: str, loss: str) -> None:
+    specs = replicas(arch, {**OF_DENSE, **OTHERS}[method], reading={"loss": loss}, learning_rate=0.01)
+    assert_equal_to_plain_runs(specs)
+
+
+@pytest.mark.parametrize("widths", [[7], [7, 5], [7, 5, 6]])
+@pytest.mark.parametrize("arch", ["fc", "tanh_mlp"])
+@pytest.mark.parametrize(
+    "reading",
+    [
+        {},
+        {"jacobian_layer": 1},
+        {"jacobian_estimator": "projection", "jacobian_directions": 2},
+        {"jacobian_estimator": "projection", "jacobian_layer": 1},
+        {"weight_noise_draw": "sample"},
+    ],
+    ids=["exact", "of_hidden", "projection", "projection_of_hidden", "weights_a_sample"],
+)
+def test_everything_at_once_under_the_readings_of_the_penalties(
+    reading: dict[str, Any], arch: str, widths: list[int]
+) -> None:
+    changes = {"reading": reading, "learning_rate": 0.01, "max_epochs": 2, "geometry": {"widths": widths}}
+    assert_equal_to_plain_runs(replicas(arch, EVERY_STRENGTH, **changes))
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_penalties_join_the_gradients_of_other_optimisers(optimizer: str) -> None:
+    strengths = {**OF_DENSE["nj"], **OF_DENSE["weight_penalty"], "weight_noise": 0.003, "weight_decay": 0.1}
+    changes = {"reading": {"l2_form": "keras"}, "learning_rate": 0.01, "max_epochs": 2}
+    specs = replicas("tanh_mlp", strengths, optimizer=optimizer, **changes)
+    assert_equal_to_plain_runs(specs, 1e-7)
+
+
 @pytest.mark.parametrize(
     ("arch", "reading"),
     [(arch, reading) for arch in ("fc", "cnn") for reading in READINGS if arch == "cnn" or reading not in OF_THE_CNN],
@@ -106,18 +159,19 @@ def test_a_stack_of_convolutions_gives_what_plain_ones_give_for_each_padding(geo
     assert_equal_to_plain_runs(replicas("cnn", {"dropout": 0.2, **FULL}, geometry=geometry))
 
 
-@pytest.mark.parametrize("arch", ["fc", "cnn"])
+@pytest.mark.parametrize("arch", ["fc", "cnn", "tanh_mlp"])
 def test_a_whole_sweep_in_one_stack_gives_what_plain_runs_give(arch: str) -> None:
-    assert_equal_to_plain_runs(
-        [made_spec(arch, seed=seed, strengths=METHODS[name]) for seed, name in enumerate(METHODS, start=3)]
-    )
+    methods = {**METHODS, **OTHERS, **({} if arch == "cnn" else OF_DENSE)}
+    specs = [made_spec(arch, seed=seed, strengths=methods[name]) for seed, name in enumerate(methods, start=3)]
+    assert_equal_to_plain_runs(specs)
 
 
 @pytest.mark.parametrize("decays", [(0.3, 0.3), (0.3, 0.0)], ids=["one_decay", "several_decays"])
 @pytest.mark.parametrize("arch", ["fc", "cnn"])
 def test_folded_and_stored_gradients_give_the_same_training(arch: str, decays: tuple[float, float]) -> None:
+    off = dict.fromkeys(("jacobian", "jacobian_noise", "weight_penalty"), 0.0) if arch == "cnn" else {}
     specs = [
-        made_spec(arch, seed=seed, strengths={**METHODS["all_together"], "weight_decay": decay})
+        made_spec(arch, seed=seed, strengths={**EVERY_STRENGTH, **off, "weight_decay": decay}, learning_rate=0.01)
         for seed, decay in enumerate(decays)
     ]
     for fast, slow in zip(trained(specs, folded=True), trained(specs, folded=False), strict=True):

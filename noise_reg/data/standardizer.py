@@ -41,15 +41,21 @@ class Standardizer(nn.Module):
     def fit(cls, images_u8: Tensor, by: str, per: str) -> Standardizer:
         """The standardisation of training images uint8 (N, C, H, W), their levels divided by 255.
 
-        by: divide by the 'variance' (as the NINR paper prints it) or by the 'std'; both of the population, over N.
+        by: divide by the 'variance' (as the NINR paper prints it) or by the 'std'; both of the population, over N; 'none' leaves the pixels
+        as they are.
         per: 'global', one mean and scale a channel (so one for grey images), or 'pixel'. What never varies has scale 1.
         UserError names an unknown `by` or `per`; ValueError if the images are not uint8 (N, C, H, W) with N > 0.
         """
-        for field, value, known in (("standardize", by, DIVISORS), ("standardize_per", per, SUMMED_AXES)):
+        for field, value, known in (
+            ("standardize", by, (*DIVISORS, "none")), ("standardize_per", per, tuple(SUMMED_AXES))
+        ):  # fmt: skip
             if value not in known:
                 raise UserError(f"{field} = {value!r}: must be one of {', '.join(known)}")
         if images_u8.dtype != torch.uint8 or images_u8.ndim != 4 or not len(images_u8):
             raise ValueError(f"images must be uint8 (N, C, H, W), found {images_u8.dtype} {tuple(images_u8.shape)}")
+        if by == "none":
+            one = torch.ones(images_u8.shape[1], 1, 1)
+            return cls(0 * one, one)
         # Python's integers are exact for any count, so a constant pixel has variance 0 and not a rounding error.
         sums = (sums_CHW.numpy().astype(object) for sums_CHW in level_sums(images_u8))
         total, squares = (each.sum(axis=SUMMED_AXES[per], keepdims=True) for each in sums)

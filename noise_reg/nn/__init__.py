@@ -1,7 +1,7 @@
 """Stacked networks: every tensor carries a leading replica axis R."""
 
-from noise_reg.nn.architectures import DTYPES, StackedModel, depth
+from noise_reg.nn.architectures import ACTIVATIONS, DTYPES, StackedModel, depth
 from noise_reg.nn.linear import FoldedSGD, StackedLinear
 from noise_reg.nn.places import CLEAN, Places
 
-__all__ = ["CLEAN", "DTYPES", "FoldedSGD", "Places", "StackedLinear", "StackedModel", "depth"]
+__all__ = ["ACTIVATIONS", "CLEAN", "DTYPES", "FoldedSGD", "Places", "StackedLinear", "StackedModel", "depth"]

@@ -5,7 +5,7 @@ Axes: R replicas, B samples, D = C H W pixels, H and W height and width, C chann
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -19,13 +19,15 @@ from noise_reg.nn.noise_node import DenseNode, PixelNode
 from noise_reg.nn.places import Places
 from noise_reg.spec import ArchSpec, ReadingSpec, SpecError
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "identity": lambda z: z}
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of weights; bf16 is for products only
 
 
 class StackedModel(nn.Module):
     """[Conv -> ELU -> BatchNorm -> MaxPool 2] for each of `filters`, then dense ReLU layers `widths`, then K logits.
 
-    Without filters it is the fully connected network of the NINR paper (App. A, Fig. 2a), with them its CNN (Fig. 2b); 'vgg' has
+    Without filters it is the fully connected network of the NINR paper (App. A, Fig. 2a), with them its CNN (Fig. 2b);
+    'tanh_mlp' and 'linear' are the former with tanh and without any activation; 'vgg' has
     two [Conv -> ReLU -> BatchNorm] for each of `filters`, then MaxPool 2 and dropout (App. D, Fig. 9).
     `nodes` holds the noise injection nodes by the number of the layer that they stand in front of.
     """
@@ -102,10 +104,13 @@ class StackedModel(nn.Module):
         if linear.fold is not None and (places.training or not torch.is_grad_enabled()):
             epsilon = places.node(layer)
             node = None if epsilon is None else self.nodes[str(layer)].get_parameter("weight")
+            if places.noisy_product(layer):
+                h = places.pre_activation(linear.layer(x, node, epsilon, "identity", None), x, layer)
+                return places.activation(ACTIVATIONS[self.arch.activation](h), layer) if hidden else h
             drop = places.drop(torch.Size((*x.shape[:2], linear.bias.shape[1])), layer) if hidden else None
-            return linear.layer(x, node, epsilon, relu=hidden, drop=drop)
-        h = self.with_noise(layer, linear(x), places)
-        return places.activation(F.relu(h), layer) if hidden else h
+            return linear.layer(x, node, epsilon, self.arch.activation if hidden else "identity", drop)
+        h = places.pre_activation(self.with_noise(layer, linear(x), places), x, layer)
+        return places.activation(ACTIVATIONS[self.arch.activation](h), layer) if hidden else h
 
     def features(self, x_RBD: Tensor, places: Places) -> Tensor:
         x = x_RBD.unflatten(2, self.image).permute(0, 1, 3, 4, 2)  # (R, B, H, W, C)

@@ -15,6 +15,7 @@ from noise_reg.nn.architectures import DTYPES, StackedModel
 from noise_reg.nn.convolution import BATCH_NORM
 from noise_reg.spec import RunSpec, parse
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
 STANDARDIZER = "standardizer."  # prefix of the stored first layer's mean and scale
 
 
@@ -37,7 +38,7 @@ def plain_model(spec: Mapping[str, Any], weights: Mapping[str, np.ndarray], reco
         linear.load_state_dict({"weight": weight, "bias": bias})
         layers[f"dense_{layer}"] = linear
         if layer < dense - 1:
-            layers[f"relu_{layer}"] = nn.ReLU()
+            layers[f"{run.arch.activation}_{layer}"] = ACTIVATIONS[run.arch.activation]()
     return nn.Sequential(layers).eval()
 
 

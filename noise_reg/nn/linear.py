@@ -69,7 +69,7 @@ def product(x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, low: torch.dtype
 
 
 class DenseLayer(torch.autograd.Function):
-    """A whole layer, dropout(ReLU(x W^T + b + epsilon W_NI)) as (R, B, O), in few passes over memory.
+    """A whole layer, dropout(activation(x W^T + b + epsilon W_NI)) as (R, B, O), in few passes over memory.
 
     The backward pass takes the gradient of x from the old W and then steps W in place (`fold`): W gets no gradient. The
     incoming gradient is used up: it belongs to this layer alone.
@@ -83,7 +83,7 @@ class DenseLayer(torch.autograd.Function):
         bias_RO: Tensor,
         node_RO: Tensor | None,
         epsilon_RB: Tensor | None,
-        relu: bool,
+        activation: str,
         drop: Drop | None,
         fold: FoldedSGD,
         low: torch.dtype | None,
@@ -91,27 +91,32 @@ class DenseLayer(torch.autograd.Function):
         h = batched(x_RBI, weight_ROI.mT, low).add_(bias_RO[:, None])
         if node_RO is not None and epsilon_RB is not None:
             h.addcmul_(epsilon_RB[:, :, None], node_RO[:, None])
-        if relu:
+        if activation == "relu":
             h.relu_()
+        elif activation == "tanh":
+            h.tanh_()
+        active = h
         if drop is not None:
+            h = h.clone() if activation == "tanh" else h  # its slope needs what was dropped
             drop.apply_(h)
-        ctx.save_for_backward(x_RBI, h if relu else None, epsilon_RB)
-        ctx.weight, ctx.drop, ctx.fold, ctx.low = (
-            weight_ROI,
-            drop,
-            fold,
-            low,
-        )  # W not saved: its in-place update is meant
+        ctx.save_for_backward(x_RBI, h if activation == "relu" else active, epsilon_RB)
+        ctx.weight, ctx.fold = weight_ROI, fold  # W not saved: its in-place update is meant
+        ctx.activation, ctx.drop, ctx.low = activation, drop, low
         return h
 
     @staticmethod
     def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, ...]:
         x_RBI, h, epsilon_RB = ctx.saved_tensors
         weight_ROI = ctx.weight.detach()
-        if h is not None:  # 0 where ReLU or dropout cut off
+        if ctx.activation == "relu":  # 0 where ReLU or dropout cut off
             torch.ops.aten.threshold_backward.grad_input(grad_RBO, h, 0, grad_input=grad_RBO)
-        if ctx.drop is not None:
-            ctx.drop.scale_(grad_RBO)
+            if ctx.drop is not None:
+                ctx.drop.scale_(grad_RBO)
+        else:
+            if ctx.drop is not None:
+                ctx.drop.apply_(grad_RBO)
+            if ctx.activation == "tanh":
+                torch.ops.aten.tanh_backward.grad_input(grad_RBO, h, grad_input=grad_RBO)
         grad_node = torch.bmm(epsilon_RB[:, None], grad_RBO)[:, 0] if ctx.needs_input_grad[3] else None
         grad_x = batched(grad_RBO, weight_ROI, ctx.low) if ctx.needs_input_grad[0] else None
         ctx.fold(weight_ROI, grad_RBO, x_RBI, ctx.low)
@@ -138,10 +143,10 @@ class StackedLinear(nn.Module):
         return product(x_RBI, self.weight, self.bias, self.low)
 
     def layer(
-        self, x_RBI: Tensor, node_RO: Tensor | None, epsilon_RB: Tensor | None, relu: bool, drop: Drop | None
+        self, x_RBI: Tensor, node_RO: Tensor | None, epsilon_RB: Tensor | None, activation: str, drop: Drop | None
     ) -> Tensor:
         """See DenseLayer; only where `fold` is set."""
         out: Tensor = DenseLayer.apply(
-            x_RBI, self.weight, self.bias, node_RO, epsilon_RB, relu, drop, self.fold, self.low
+            x_RBI, self.weight, self.bias, node_RO, epsilon_RB, activation, drop, self.fold, self.low
         )
         return out

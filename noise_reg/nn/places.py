@@ -42,6 +42,14 @@ class Places:
         """What the architecture's own dropout does to the representation of `shape` (R, B, ...) that `layer` made."""
         return None
 
+    def noisy_product(self, layer: int) -> bool:
+        """Whether `pre_activation` changes the products of dense layer `layer`."""
+        return False
+
+    def pre_activation(self, z: Tensor, x: Tensor, layer: int) -> Tensor:
+        """The product z (R, B, O) that dense layer `layer` made of x (R, B, I), as its activation gets it."""
+        return z
+
     def activation(self, h: Tensor, layer: int) -> Tensor:
         """The hidden representation (R, B, ...) that `layer` made, as the next layer gets it."""
         drop = self.drop(h.shape, layer)

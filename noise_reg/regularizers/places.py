@@ -13,31 +13,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from noise_reg.losses import Soft
 from noise_reg.nn.places import Places
+from noise_reg.regularizers.active import Active
 from noise_reg.regularizers.cdt import Corruption
 from noise_reg.regularizers.dropout import Dropped
+from noise_reg.regularizers.label_smoothing import smoothed
 from noise_reg.regularizers.ninr import epoch_noise
+from noise_reg.regularizers.weight_noise import sample_noise
 from noise_reg.spec import DistributionSpec, ReadingSpec, Strengths
-from noise_reg.streams import Purpose, keep_mask, normal
+from noise_reg.streams import Purpose, drawn, keep_mask, normal
 
-INPUT, CDT_INPUT = -1, -2  # the layer numbers under which dropout of the input and corrupted-data training draw
+INPUT, CDT_INPUT, NOISE_INPUT = -1, -2, -3  # the layer numbers under which what acts on the input draws
+INPUT_LANE = (1 << 16) + 1  # of input noise; nodes draw from the same streams under their layers' numbers
 # Numbers that are drawn in one call if they are those of several steps: small draws cost mostly their calls.
 AHEAD = 1 << 17
 Draw = Callable[[Tensor, Tensor, int], Tensor]  # of seeds (N,), steps (N,) and a count: (N, count)
-
-
-class Active:
-    """The replicas of a stack whose strength is above 0: where they stand, their strengths (A,) and seeds (A,)."""
-
-    def __init__(self, strength_R: Tensor, seeds_R: Tensor) -> None:
-        index = strength_R.nonzero().flatten()
-        self.strength_A, self.seeds_A = strength_R[index], seeds_R[index]
-        first = int(index[0]) if len(index) else 0
-        adjacent = bool((index == torch.arange(first, first + len(index), device=index.device)).all())
-        self.rows: slice | Tensor = slice(first, first + len(index)) if adjacent else index
-
-    def __len__(self) -> int:
-        return len(self.seeds_A)
 
 
 class TrainingPlaces(Places):
@@ -60,6 +51,9 @@ class TrainingPlaces(Places):
         self.seeds_R, self.reading, self.node_layers, self.batch = seeds_R, reading, node_layers, batch
         self.distribution = distribution
         self.cdt, self.dropout = Active(vector("cdt"), seeds_R), Active(vector("dropout"), seeds_R)
+        self.noise, self.smoothing = Active(vector("input_noise"), seeds_R), Active(vector("label_smoothing"), seeds_R)
+        by_sample = reading.weight_noise_draw == "sample"
+        self.sample_noise = Active(vector("weight_noise") * by_sample, seeds_R)
         self.sigma_R = {layer: vector("nin_hidden" if layer else "nin_input") for layer in node_layers}
 
     def start_epoch(self, epoch: int, order_RN: Tensor, samples: int, dtype: torch.dtype) -> None:
@@ -86,7 +80,27 @@ class TrainingPlaces(Places):
             corrupted = self.corruption.apply_(x_ABD, delta.to(x_RBD.dtype))
             if not isinstance(self.cdt.rows, slice):
                 x_RBD[self.cdt.rows] = corrupted
+        if self.noise:
+            count = x_RBD.shape[1:].numel()
+            delta = self.draw_ahead(NOISE_INPUT, self.noise, count, self.input_noise).view(-1, *x_RBD.shape[1:])
+            self.noise.add(x_RBD, (self.noise.strength_A[:, None, None] * delta).to(x_RBD.dtype))
         return self.activation(x_RBD, INPUT) if self.reading.dropout_input else x_RBD
+
+    def input_noise(self, seeds: Tensor, step: Tensor, count: int) -> Tensor:
+        return drawn(self.distribution, seeds, count, lane=INPUT_LANE, step=step, epoch=self.epoch)
+
+    def targets(self, labels_RB: Tensor, classes: int) -> Soft | None:
+        """The targets of replicas whose labels are smoothed."""
+        if not self.smoothing:
+            return None
+        rows = self.smoothing.rows
+        return rows, smoothed(labels_RB[rows], self.smoothing.strength_A, classes, self.dtype)
+
+    def noisy_product(self, layer: int) -> bool:
+        return bool(self.sample_noise)
+
+    def pre_activation(self, z: Tensor, x: Tensor, layer: int) -> Tensor:
+        return sample_noise(self.sample_noise, z, x, layer, self.step, self.epoch) if self.sample_noise else z
 
     def cdt_noise(self, seeds: Tensor, step: Tensor, count: int) -> Tensor:
         return normal(seeds, Purpose.CDT, count, lane=0, step=step, epoch=self.epoch)
