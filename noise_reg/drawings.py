@@ -21,11 +21,11 @@ from noise_reg.artefacts import MEASURED
 from noise_reg.checkout import commit
 from noise_reg.config import of_measurement, read_job
 from noise_reg.data import Standardizer, load
+from noise_reg.losses import LOSSES
 from noise_reg.nn import CLEAN, DTYPES, StackedModel, depth
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers import node_layers
 from noise_reg.spec import RunSpec, SpecError
-from noise_reg.theory.meters import METER_LOSSES
 from noise_reg.train import new_stack, train
 
 
@@ -94,7 +94,7 @@ def attack(model: StackedModel, x: Tensor, y: Tensor, step: float = 0.04, most: 
         logits = model(z, CLEAN)
         if int(logits.argmax()) != int(y):
             break
-        (grad,) = torch.autograd.grad(METER_LOSSES["exact"](logits, y.view(1, 1)).sum(), z)
+        (grad,) = torch.autograd.grad(LOSSES["exact"](logits, y.view(1, 1)).sum(), z)
         path.append((z + step * grad / grad.norm().clamp(min=1e-12)).detach()[0, 0])
     return torch.stack(path)
 

@@ -50,10 +50,14 @@ def study(cfg: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
-    jobs = {
-        name: read_job(hydra.compose("train", overrides=[*plain["overrides"], *overrides]))
-        for name, overrides in plain["networks"].items()
-    }
+    kinds = ("networks", "linear_networks")
+    jobs, linear = (
+        {
+            name: read_job(hydra.compose("train", overrides=[*plain["overrides"], *own]))
+            for name, own in plain[kind].items()
+        }
+        for kind in kinds
+    )
     data = pipeline.data(next(iter(jobs.values())).spec)
     tables: dict[str, list[dict[str, Any]]] = {"course": [], "expansion": [], "batch": [], "spectrum": []}
     total = len(jobs) * len(plain["epochs"])
@@ -67,6 +71,9 @@ def study(cfg: DictConfig) -> None:
                     tables["batch"] += by_batch(moment, data, plain)
                     tables["spectrum"] += spectrum(moment, data, plain)
                 bar.update()
+        for name, job in linear.items():
+            for moment in moments(name, job, data, [plain["epochs"][0], plain["epochs"][-1]]):
+                tables["spectrum"] += spectrum(moment, data, plain)
     context = run_provenance(next(iter(jobs.values())).spec, pipeline)
     context |= {"preset": plain["preset"], "below_paper_scale": "", "settings": of_measurement(plain)}
     out = Path(cfg.results) / f"meters{plain['suffix']}"

@@ -77,7 +77,7 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     ]
     assert (course["r2"] > 0).all() and course["nin_norm"][0] == pytest.approx(course["nin_norm"][2])
     spectrum = pd.read_csv(tmp_path / "meters" / "spectrum.csv")
-    assert (spectrum["lowest"] > -1e-10).all()
+    assert (spectrum["lowest"] > -1e-10).all() and set(spectrum["network"]) == {"decay", "catapult", "linear"}
     assert str(tmp_path) not in (tmp_path / "meters" / "provenance.json").read_text()
     assert {"meters.png", "meters.svg", "meters.md"} <= {path.name for path in (tmp_path / "meters").iterdir()}
 

@@ -40,7 +40,7 @@ def by_hand(of: Meter, replica: int, shift_O: Tensor, epsilon_B: Tensor) -> Tens
         h = h if n == last else h.relu()
     labels = of.y_RB[replica]
     if of.loss == "squared":
-        return (h - torch.nn.functional.one_hot(labels, CLASSES)).square().sum(1).mean() / 2
+        return (h - torch.nn.functional.one_hot(labels, CLASSES)).square().sum(1).mean()
     return torch.nn.functional.cross_entropy(h, labels)
 
 

@@ -36,8 +36,8 @@ N8_RULE = (
 )
 N9_RULE = (
     "The lowest eigenvalue of the mean local Hessian at the input's node, squared error: reproduced if at least −10⁻¹⁰ of the "
-    "highest in every network and epoch, else contradicted. The paper's statement is for linear activations; these are ReLU "
-    "(Botev et al.). Cross-entropy is shown beside it."
+    "highest in every network and epoch, else contradicted. The paper's statement is for linear activations (the network "
+    "'linear'); the others are ReLU (Botev et al.). Cross-entropy is shown beside it."
 )
 EQ4_RULE = (
     "Noisy minus clean loss against R_1 + R_2 on the same noise, where σ_ε |W_NI| is at most 0.1: reproduced if they agree within "
@@ -249,7 +249,7 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], 
         caption,
         markdown.table(header, course),
         "## Spectrum of the mean local Hessian",
-        f"On {settings['spectrum_images']} images.",
+        f"On {settings['spectrum_images']} images; 'linear' is the same network without its activation.",
         markdown.table(["network", "epoch", "loss", "lowest eigenvalue", "highest"], spectrum),
         "## Claims",
         claims_table(verdicts),

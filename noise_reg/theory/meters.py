@@ -21,17 +21,6 @@ from torch import Tensor, nn
 from noise_reg.losses import LOSSES
 from noise_reg.nn import CLEAN, StackedModel
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits (R, B, K), labels (R, B) -> (R, B)
-
-
-def squared_error(logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
-    """Half the squared distance to the one-hot label, (R, B): the loss for which linear networks have R_k = 0 for k > 2."""
-    target = nn.functional.one_hot(labels_RB, logits_RBK.shape[2]).to(logits_RBK.dtype)
-    return (logits_RBK - target).square().sum(2) / 2
-
-
-METER_LOSSES: dict[str, Loss] = {**LOSSES, "squared": squared_error}
-
 
 @dataclass(frozen=True)
 class Meter:
@@ -66,7 +55,7 @@ class Meter:
     def losses(self, shift: Tensor | None) -> Tensor:
         """(R, B), each sample's loss with z moved by `shift` (R, B or 1, *shape)."""
         with shifted(self.model, self.layer, shift):
-            return METER_LOSSES[self.loss](self.model(self.x_RBD, CLEAN), self.y_RB)
+            return LOSSES[self.loss](self.model(self.x_RBD, CLEAN), self.y_RB)
 
     def local_gradients(self) -> Tensor:
         """g (R, B, *shape) of Eq. 5, each sample's gradient of its loss by z."""
