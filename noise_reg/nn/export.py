@@ -74,4 +74,4 @@ def stacked_model(
     model = StackedModel(specs[0].arch, specs[0].reading, image, classes, seeds_R, [], DTYPES[specs[0].precision])
     names = model.state_dict()
     model.load_state_dict({name: torch.stack([torch.from_numpy(np.array(w[name])) for w in weights]) for name in names})
-    return model
+    return model.requires_grad_(False)  # an attack's gradient is by the images alone

@@ -57,10 +57,15 @@ class Product(torch.autograd.Function):
         return batched(x_RBI, weight_ROI.mT, low).add_(bias_RO[:, None])
 
     @staticmethod
-    def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, ...]:
         x_RBI, weight_ROI = ctx.saved_tensors
-        grad_x = batched(grad_RBO, weight_ROI, ctx.low) if ctx.needs_input_grad[0] else None
-        return grad_x, batched(grad_RBO.mT, x_RBI, ctx.low), grad_RBO.sum(1), None
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        return (
+            batched(grad_RBO, weight_ROI, ctx.low) if of_x else None,
+            batched(grad_RBO.mT, x_RBI, ctx.low) if of_weight else None,
+            grad_RBO.sum(1) if of_bias else None,
+            None,
+        )
 
 
 def product(x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, low: torch.dtype | None) -> Tensor:
