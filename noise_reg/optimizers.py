@@ -85,7 +85,7 @@ class SGD:
         for parameter in moved:
             parameter.grad = None
         if penalties:
-            penalties.step(self.rate)
+            penalties.descend(self.rate)
 
     def state(self) -> State:
         return {}

@@ -218,9 +218,9 @@ class ReadingSpec:
     noise_redraw: str = checked(one_of("epoch", "once"))  # [11]
     jacobian_layer: int = checked(number(0))  # [17] of the outputs (0) or of so many a hidden layer
     jacobian_estimator: str = checked(
-        one_of("exact", "projection")
+        one_of("exact", "projection", "hutchinson")
     )  # [17] over all outputs, or along random directions
-    jacobian_directions: int = checked(number(1))  # [17] so many a sample and step
+    jacobian_directions: int = checked(number(1))  # [17] a sample (projection) or a mini-batch
     weight_noise_draw: str = checked(one_of("batch", "sample"))  # [18] one draw a mini-batch, or one a sample
 
 

@@ -142,11 +142,12 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
             raise_peaks(stack.node_peaks, model)
         places.start_step(step)
         if penalties:
-            penalties.measure(x_RBD, step, stack.epoch)
-            penalty_R += penalties.value_R
+            penalties.start_step(x_RBD, step, stack.epoch)
         if weight_noise:
             weight_noise.add(step, stack.epoch)
         logits_RBK = model(x_RBD, places)
+        shared, of_shared = penalties.share(x_RBD, places.hidden) if penalties else ([], [])
+        penalty_R += penalties.value_R
         found_RBK = logits_RBK.detach().mT.contiguous().mT  # see log_probabilities
         # replicas share nothing: each gets its own gradient
         targets = places.targets(y_RB, data.classes)
@@ -155,7 +156,7 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
         # With every sample beyond the clamp a step would change nothing. (A sample's gradients sum to 0: some are positive.)
         rests = may_rest and float(grad_RBK.max()) == 0
         if not rests:
-            logits_RBK.backward(grad_RBK)
+            torch.autograd.backward([logits_RBK, *shared], [grad_RBK, *of_shared])
         if weight_noise:
             weight_noise.remove(stepped=not rests)
         if not rests:

@@ -206,14 +206,20 @@ class StepNoise:
             )
             z = (x + noise).requires_grad_()
             out = net(z.view(-1, *IMAGE), None, spec.reading.jacobian_layer)
+            ends: Tensor | None = None
+            if spec.reading.jacobian_estimator == "hutchinson":
+                shape = (spec.reading.jacobian_directions, z.shape[1])
+                ends = self.draws.normal(Purpose.DIRECTION, shape, 0, self.step, self.epoch).sign().T
             if spec.reading.jacobian_estimator == "projection":
-                shape = (len(x), spec.reading.jacobian_directions, out.shape[1])
-                v = self.draws.normal(Purpose.DIRECTION, shape, 0, self.step, self.epoch)
+                count, ends_of = spec.reading.jacobian_directions, out.shape[1]
+                v = self.draws.normal(Purpose.DIRECTION, (len(x), count, ends_of), 0, self.step, self.epoch)
                 v = v / v.norm(dim=2, keepdim=True)
-                rows, scale = [(out * v[:, n]).sum() for n in range(shape[1])], shape[2] / shape[1]
+                rows, scale = [(out * v[:, n]).sum() for n in range(count)], ends_of / count
             else:
-                rows, scale = [out[:, k].sum() for k in range(out.shape[1])], 1.0
-            squares = [torch.autograd.grad(row, z, create_graph=True)[0].square().sum() for row in rows]
+                rows = [out[:, k].sum() for k in range(out.shape[1])]
+                scale = 1.0 if ends is None else 1 / ends.shape[1]
+            found = [torch.autograd.grad(row, z, create_graph=True)[0] for row in rows]
+            squares = [(row if ends is None else row @ ends).square().sum() for row in found]
             total = total + spec.strengths.jacobian * scale * sum(squares) / len(x)
         if spec.strengths.weight_penalty:
             out, layers = net(x.view(-1, *IMAGE), None), list(net.dense.parameters())

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from noise_reg.nn import ACTIVATIONS
-from noise_reg.regularizers.derivatives import jacobian_norm, weight_gradient_norm
+from noise_reg.regularizers.derivatives import (
+    hutchinson_norm,
+    jacobian_norm,
+    mean_jacobian_norm,
+    projected_norm,
+    representations,
+    weight_gradient_norm,
+)
 from noise_reg.spec import SpecError
 from noise_reg.train import new_stack, run_epoch
 from tests.plain import made_data, made_spec
@@ -57,11 +64,13 @@ def test_the_jacobians_norm_is_jacrevs_and_so_is_its_gradient(depth: str, activa
     weights, biases, x = network(DEPTHS[depth])
     for layer in range(len(weights)):
         leaves, twins = ([w.clone().requires_grad_() for w in weights] for _ in range(2))
-        found = jacobian_norm(leaves, biases, activation, x, layer=layer)
+        found = jacobian_norm(leaves, representations(leaves, biases, activation, x), activation, layer)
         expected = torch.stack([true_norm(twins, biases, activation, x, layer, a, b) for a, b in PLACES]).view(A, B)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-        found[:, 0].sum().backward()
-        expected[:, 0].sum().backward()
+        mean = mean_jacobian_norm(leaves, representations(leaves, biases, activation, x), activation, layer)
+        torch.testing.assert_close(mean, expected.mean(1), rtol=1e-10, atol=1e-10)
+        (found[:, 0] + mean).sum().backward()
+        (expected[:, 0] + expected.mean(1)).sum().backward()
         for leaf, twin in zip(leaves, twins, strict=True):
             if twin.grad is not None:
                 torch.testing.assert_close(leaf.grad, twin.grad, rtol=1e-10, atol=1e-10)
@@ -74,16 +83,20 @@ def true_norm(
     return jacobian.square().sum()
 
 
+@pytest.mark.parametrize("estimator", ["projection", "hutchinson"])
 @pytest.mark.parametrize("layer", [0, 1])
-def test_the_projection_estimates_without_bias_and_its_variance_falls_as_one_over_n(layer: int) -> None:
+def test_an_estimator_has_no_bias_and_its_variance_falls_as_one_over_n(layer: int, estimator: str) -> None:
     weights, biases, x = network([7, 6], seed=1)
-    exact = jacobian_norm(weights, biases, "tanh", x, layer=layer)
+    h = representations(weights, biases, "tanh", x)
+    exact = jacobian_norm(weights, h, "tanh", layer)
     generator, draws, variance = torch.Generator().manual_seed(2), 4000, {}
-    ends = 7 if layer else K
     for n in (1, 4, 16):
-        v = torch.randn(draws, A, B, n, ends, generator=generator, dtype=torch.float64)
-        v = v / v.norm(dim=4, keepdim=True)
-        found = torch.stack([jacobian_norm(weights, biases, "tanh", x, layer=layer, directions_ABVK=one) for one in v])
+        shape = (A, B, n, 7 if layer else K) if estimator == "projection" else (A, n, I)
+        v = torch.randn(draws, *shape, generator=generator, dtype=torch.float64)
+        if estimator == "projection":
+            found = torch.stack([projected_norm(weights, h, "tanh", w / w.norm(dim=3, keepdim=True), layer) for w in v])
+        else:
+            found = torch.stack([hutchinson_norm(weights, h, "tanh", w.sign(), layer) for w in v])
         error = found.std(0) / math.sqrt(draws)
         assert ((found.mean(0) - exact).abs() < 5 * error).all()
         variance[n] = (found.var(0) / exact.square()).mean().item()
@@ -95,7 +108,7 @@ def test_the_projection_estimates_without_bias_and_its_variance_falls_as_one_ove
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_the_weight_gradients_norm_is_that_of_a_loop(depth: str, activation: str) -> None:
     weights, biases, x = network(DEPTHS[depth])
-    found = weight_gradient_norm(weights, biases, activation, x)
+    found = weight_gradient_norm(weights, representations(weights, biases, activation, x), activation)
     for a, b in PLACES:
         leaves = [t.clone().requires_grad_() for t in (*of(weights, a), *of(biases, a))]
         out = output(leaves[: len(weights)], leaves[len(weights) :], activation, x[a, b])

@@ -122,15 +122,37 @@ def test_a_stack_gives_what_plain_runs_give_for_the_other_sources(arch: str, met
         {"jacobian_layer": 1},
         {"jacobian_estimator": "projection", "jacobian_directions": 2},
         {"jacobian_estimator": "projection", "jacobian_layer": 1},
+        {"jacobian_estimator": "hutchinson", "jacobian_directions": 2},
+        {"jacobian_estimator": "hutchinson", "jacobian_layer": 1},
         {"weight_noise_draw": "sample"},
     ],
-    ids=["exact", "of_hidden", "projection", "projection_of_hidden", "weights_a_sample"],
+    ids=[
+        "exact",
+        "of_hidden",
+        "projection",
+        "projection_of_hidden",
+        "hutchinson",
+        "hutchinson_of_hidden",
+        "weights_a_sample",
+    ],
 )
 def test_everything_at_once_under_the_readings_of_the_penalties(
     reading: dict[str, Any], arch: str, widths: list[int]
 ) -> None:
     changes = {"reading": reading, "learning_rate": 0.01, "max_epochs": 2, "geometry": {"widths": widths}}
     assert_equal_to_plain_runs(replicas(arch, EVERY_STRENGTH, **changes))
+
+
+@pytest.mark.parametrize("estimator", ["exact", "projection", "hutchinson"])
+@pytest.mark.parametrize("method", ["jacobian", "weight_penalty"])
+@pytest.mark.parametrize("arch", ["fc", "tanh_mlp", "linear"])
+def test_a_penalty_that_shares_the_data_pass_gives_what_its_own_pass_gives(
+    arch: str, method: str, estimator: str
+) -> None:
+    """Beside replicas that need a pass of their own, and folded as well as not."""
+    strengths = [OF_DENSE[method], {**OF_DENSE[method], "dropout": 0.5}, {}, {**OF_DENSE["nj"], "cdt": 0.2}]
+    changes: dict[str, Any] = {"reading": {"jacobian_estimator": estimator}, "learning_rate": 0.01, "max_epochs": 2}
+    assert_equal_to_plain_runs([made_spec(arch, seed=n, strengths=s, **changes) for n, s in enumerate(strengths)])
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])

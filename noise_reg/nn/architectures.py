@@ -96,6 +96,8 @@ class StackedModel(nn.Module):
         last = self.blocks + len(self.layers) - 1
         for layer, linear in enumerate(self.layers, start=self.blocks):
             h = self.dense(layer, cast(StackedLinear, linear), h, places, hidden=layer < last)
+            if layer < last:
+                places.look(h, layer)
         return h
 
     def dense(self, layer: int, linear: StackedLinear, x: Tensor, places: Places, hidden: bool) -> Tensor:

@@ -42,6 +42,9 @@ class Places:
         """What the architecture's own dropout does to the representation of `shape` (R, B, ...) that `layer` made."""
         return None
 
+    def look(self, h: Tensor, layer: int) -> None:
+        """Shows the hidden representation that dense layer `layer` hands on."""
+
     def noisy_product(self, layer: int) -> bool:
         """Whether `pre_activation` changes the products of dense layer `layer`."""
         return False

@@ -1,30 +1,57 @@
 """Penalties whose gradients join those of the data loss: on the Jacobian by the inputs (J, and N+J with noise in its input
-alone), and on the outputs' gradients by the weights. Their place is the penalty.
+alone), and on the outputs' gradients by the weights. Their place is the penalty; noise of the training (dropout, nodes) takes no
+part in them: what is penalised is the network as it is evaluated.
 
-Axes: R replicas, A those with the penalty, B samples, D pixels, V directions, K outputs.
+Axes: R replicas, A those with the penalty, B samples, D pixels, V directions, K outputs, H units of a layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from noise_reg.nn import StackedModel
 from noise_reg.regularizers.active import Active
-from noise_reg.regularizers.derivatives import jacobian_norm, weight_gradient_norm
+from noise_reg.regularizers.derivatives import (
+    hutchinson_norm,
+    mean_jacobian_norm,
+    projected_norm,
+    representations,
+    weight_gradient_norm,
+)
 from noise_reg.spec import DistributionSpec, ReadingSpec, Strengths
 from noise_reg.streams import Purpose, drawn, normal
 
 JACOBIAN_LANE = (
     1 << 16
 )  # under which the noise in the Jacobian's input is drawn; nodes draw under their layers' numbers
-Norm = Callable[[list[Tensor], list[Tensor]], Tensor]  # of weights and biases: (A, B)
+NOISES = (
+    "dropout",
+    "cdt",
+    "nin_input",
+    "nin_hidden",
+    "input_noise",
+    "weight_noise",
+)  # what changes a pass of the training
+Norm = Callable[[list[Tensor], list[Tensor], Active, int, int], Tensor]  # weights, h, which, step, epoch: the mean (A,)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A penalty of some replicas; `sigma_A` is the noise of its input. One that `shares` takes the representations that the data
+    pass makes anyway, and its gradients by them go back with the data's."""
+
+    active: Active
+    norm: Norm
+    sigma_A: Tensor
+    shares: bool
 
 
 class Penalties:
-    """Of one stack; `gradients` are of the mean over the batch, times each replica's strength."""
+    """Of one stack: the gradients of each penalty's mean over the batch, times each replica's strength."""
 
     def __init__(
         self,
@@ -34,61 +61,93 @@ class Penalties:
         reading: ReadingSpec,
         distribution: DistributionSpec,
     ) -> None:
-        def vector(name: str) -> Tensor:
-            return torch.tensor([getattr(s, name) for s in strengths], dtype=torch.float64, device=seeds_R.device)
+        def vector(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64, device=seeds_R.device)
 
         self.model, self.reading, self.distribution = model, reading, distribution
-        self.jacobian = Active(vector("jacobian"), seeds_R)
-        self.sigma_A = vector("jacobian_noise")[self.jacobian.rows]
-        self.weights = Active(vector("weight_penalty"), seeds_R)
         self.changes: list[tuple[Active, nn.Parameter, Tensor]] = []
         self.value_R = torch.zeros(len(strengths), dtype=torch.float64, device=seeds_R.device)
+        quiet = [not any(getattr(s, name) > 0 for name in NOISES) for s in strengths]
+        self.terms = []
+        for name, norm, noise in (("jacobian", self.jacobian, "jacobian_noise"), ("weight_penalty", self.weights, "")):
+            sigma = [getattr(s, noise) if noise else 0.0 for s in strengths]
+            for shares in (True, False):
+                alike = [(q and not s) == shares for q, s in zip(quiet, sigma, strict=True)]
+                active = Active(
+                    vector([getattr(s, name) * own for s, own in zip(strengths, alike, strict=True)]), seeds_R
+                )
+                if active:
+                    self.terms.append(Term(active, norm, vector(sigma)[active.rows], shares))
 
     def __bool__(self) -> bool:
-        return bool(self.jacobian or self.weights)
+        return bool(self.terms)
 
-    def measure(self, x_RBD: Tensor, step: int, epoch: int) -> None:
-        """Finds the penalties and their gradients at these inputs, before noise of the training touches them."""
-        self.changes, activation = [], self.model.arch.activation
+    def jacobian(self, weights: list[Tensor], h: list[Tensor], active: Active, step: int, epoch: int) -> Tensor:
+        activation, layer, kind = (
+            self.model.arch.activation,
+            self.reading.jacobian_layer,
+            self.reading.jacobian_estimator,
+        )
+        if kind == "exact":
+            return mean_jacobian_norm(weights, h, activation, layer)
+        count = self.reading.jacobian_directions
+        ends = weights[layer - 1].shape[1] if kind == "projection" else h[0].shape[2]
+        shape = (h[0].shape[1], count, ends) if kind == "projection" else (count, ends)
+        numbers = torch.Size(shape).numel()
+        draw = normal(active.seeds_A, Purpose.DIRECTION, numbers, lane=0, step=step, epoch=epoch).view(-1, *shape)
+        draw = draw.to(h[0].dtype)
+        if kind == "projection":
+            found = projected_norm(weights, h, activation, nn.functional.normalize(draw, dim=3), layer)
+        else:
+            found = hutchinson_norm(weights, h, activation, draw.sign(), layer)
+        return found.mean(1)
+
+    def weights(self, weights: list[Tensor], h: list[Tensor], active: Active, step: int, epoch: int) -> Tensor:
+        return weight_gradient_norm(weights, h, self.model.arch.activation).mean(1)
+
+    def start_step(self, x_RBD: Tensor, step: int, epoch: int) -> None:
+        """Takes the penalties that need a pass of their own, at these inputs, before noise of the training touches them."""
+        self.changes, self.step, self.epoch = [], step, epoch
         self.value_R.zero_()
-        if self.jacobian:
-            x_ABD = x_RBD[self.jacobian.rows]
-            if bool((self.sigma_A > 0).any()):
-                address = {"lane": JACOBIAN_LANE, "step": step, "epoch": epoch}
-                delta = drawn(self.distribution, self.jacobian.seeds_A, x_ABD[0].numel(), **address).view(x_ABD.shape)
-                x_ABD = x_ABD + (self.sigma_A[:, None, None] * delta).to(x_ABD.dtype)
-            directions = self.directions(x_ABD, step, epoch)
-            layer = self.reading.jacobian_layer
+        for term in self.terms:
+            if not term.shares:
+                x_ABD = x_RBD[term.active.rows]
+                if bool((term.sigma_A > 0).any()):
+                    address = {"lane": JACOBIAN_LANE, "step": step, "epoch": epoch}
+                    delta = drawn(self.distribution, term.active.seeds_A, x_ABD[0].numel(), **address)
+                    x_ABD = x_ABD + (term.sigma_A[:, None] * delta).to(x_ABD.dtype).view(x_ABD.shape)
+                self.take(term, x_ABD, {})
 
-            def norm(weights: list[Tensor], biases: list[Tensor]) -> Tensor:
-                return jacobian_norm(weights, biases, activation, x_ABD, layer=layer, directions_ABVK=directions)
-
-            self.add(self.jacobian, norm)
-        if self.weights:
-            x = x_RBD[self.weights.rows]
-            self.add(self.weights, lambda weights, biases: weight_gradient_norm(weights, biases, activation, x))
-
-    def directions(self, x_ABD: Tensor, step: int, epoch: int) -> Tensor | None:
-        if self.reading.jacobian_estimator == "exact":
-            return None
-        end = self.model.layers[self.reading.jacobian_layer - 1]  # 0: the last one
-        shape = (x_ABD.shape[1], self.reading.jacobian_directions, end.get_parameter("weight").shape[1])
-        count = torch.Size(shape).numel()
-        found = normal(self.jacobian.seeds_A, Purpose.DIRECTION, count, lane=0, step=step, epoch=epoch)
-        return nn.functional.normalize(found.view(-1, *shape).to(x_ABD.dtype), dim=3)
+    def share(self, x_RBD: Tensor, hidden: Mapping[int, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Takes the others: hidden representations (R, B, H) of the data pass, and the penalties' gradients by them."""
+        found: dict[int, Tensor] = {}
+        for term in self.terms:
+            if term.shares:
+                own = {layer: h.detach()[term.active.rows] for layer, h in hidden.items()}
+                for layer, gradient in self.take(term, x_RBD[term.active.rows], own).items():
+                    whole = found.setdefault(layer, torch.zeros_like(hidden[layer]))
+                    term.active.add(whole, gradient)
+        return [hidden[layer] for layer in found], list(found.values())
 
     @torch.enable_grad()
-    def add(self, active: Active, norm: Norm) -> None:
-        layers = self.model.layers
+    def take(self, term: Term, x_ABD: Tensor, hidden: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Keeps value and gradients of one penalty, those by given hidden representations returned."""
+        active, layers = term.active, self.model.layers
         parameters = [layer.get_parameter(part) for part in ("weight", "bias") for layer in layers]
         leaves = [parameter.detach()[active.rows].requires_grad_() for parameter in parameters]
-        value_AB = norm(leaves[: len(layers)], leaves[len(layers) :])
-        value_A = value_AB.mean(1) * active.strength_A.to(value_AB.dtype)
-        found = torch.autograd.grad(value_A.sum(), leaves, allow_unused=True)
+        weights, biases, given = leaves[: len(layers)], leaves[len(layers) :], list(hidden.values())
+        if term.shares:
+            h = [x_ABD, *(one.requires_grad_() for one in given)]
+        else:
+            h = representations(weights, biases, self.model.arch.activation, x_ABD)
+        norm_A = term.norm(weights, h, active, self.step, self.epoch)
+        value_A = norm_A * active.strength_A.to(norm_A.dtype)
+        found = torch.autograd.grad(value_A.sum(), [*leaves, *given], allow_unused=True)
         active.add(self.value_R, value_A.detach().double())
-        for parameter, change in zip(parameters, found, strict=True):
+        for parameter, change in zip(parameters, found, strict=False):
             if change is not None:
                 self.changes.append((active, parameter, change))
+        return {n: g for n, g in zip(hidden, found[len(leaves) :], strict=True) if g is not None}
 
     @torch.no_grad()
     def join(self) -> None:
@@ -98,7 +157,7 @@ class Penalties:
             active.add(parameter.grad, change)
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
+    def descend(self, rate: float) -> None:
         """What plain SGD does with the gradients, which simply add up: `rate` times them off the parameters."""
         for active, parameter, change in self.changes:
             active.add(parameter, change, alpha=-rate)

@@ -71,7 +71,7 @@ class TrainingPlaces(Places):
         }
 
     def start_step(self, step: int) -> None:
-        self.step = step
+        self.step, self.hidden = step, dict[int, Tensor]()  # the dense layers' representations, by layer
 
     def input(self, x_RBD: Tensor) -> Tensor:
         if self.cdt:
@@ -88,6 +88,9 @@ class TrainingPlaces(Places):
 
     def input_noise(self, seeds: Tensor, step: Tensor, count: int) -> Tensor:
         return drawn(self.distribution, seeds, count, lane=INPUT_LANE, step=step, epoch=self.epoch)
+
+    def look(self, h: Tensor, layer: int) -> None:
+        self.hidden[layer] = h
 
     def targets(self, labels_RB: Tensor, classes: int) -> Soft | None:
         """The targets of replicas whose labels are smoothed."""
