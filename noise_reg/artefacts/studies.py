@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.artefacts import drawings, meters, nj, toy
+from noise_reg.artefacts import drawings, meters, nj, nj_expansion, toy
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -73,6 +73,13 @@ MEASURED = {
     ),
     "nj_table": OfTables(
         "nj_table", "N+J: test error of tanh MLPs on MNIST, MNIST-Binary and USPS", nj.SOURCE, nj.TABLES, nj.draw
+    ),
+    "nj_expansion": OfTables(
+        "nj_expansion",
+        "N+J: what noise in the Jacobian's input adds",
+        nj_expansion.SOURCE,
+        nj_expansion.TABLES,
+        nj_expansion.draw,
     ),
     "nj_histogram": OfTables(
         "nj_histogram", "N+J: activations of tanh MLPs", nj.SOURCE, nj.HISTOGRAM_TABLES, nj.draw_histogram
