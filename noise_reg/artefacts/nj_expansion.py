@@ -74,7 +74,8 @@ def figure(table: pd.DataFrame, context: Mapping[str, Any]) -> Figure:
     head = Head(
         "What noise in the Jacobian's input adds to ‖J‖²",
         f"tanh MLPs, one run each; {settings['images']} test images, {settings['draws']} pairs ±ε an image, {settings['vectors']} "
-        "Hutchinson vectors where not every Hessian is whole; fp64. Bars: 2 standard errors.",
+        "Hutchinson vectors where not every Hessian is whole; fp64. Bars: 2 "
+        "standard errors. Dotted: the paper's σ.",
         context["below_paper_scale"],
     )
     networks = list(dict.fromkeys(table["network"]))
@@ -93,32 +94,28 @@ def figure(table: pd.DataFrame, context: Mapping[str, Any]) -> Figure:
             panel(axis, table[table["network"] == networks[place]], networks[place])
         else:
             axis.set_axis_off()
-    axes[0][0].legend(fontsize=8.5, frameon=False)
+    axes[0][0].legend(fontsize=8.5, frameon=False, loc="lower left")
     for axis in axes[-1]:
         axis.set_xlabel(r"$\sigma$ (pixels from 0 to 1)")
     for axis in axes[:, 0]:
-        axis.set_ylabel(r"relative to $\|J\|^2$")
+        axis.set_ylabel(r"$/\ \sigma^2(\|H\|^2 + |\sum\nabla F\cdot\nabla\Delta F|)$")
     return made
 
 
 def panel(axis: Axes, rows: pd.DataFrame, network: str) -> None:
-    """The added part, in units of |J|^2, beside its two predictions; what is negative is drawn hollow."""
-    base = rows["jacobian"]
-    added = rows["added"] / base
+    """What is added over sigma^2 beside the two predictions, all in units of the terms' sizes: the sign is what matters."""
+    size = rows["hessian"] + (rows["second"] - rows["hessian"]).abs()
+    unit = rows["sigma"] ** 2 * size
     axis.errorbar(
-        rows["sigma"], added.abs(), yerr=2 * rows["added_error"] / base, fmt="o", color="#000000", ms=5, capsize=2,
-        mfc="none" if (added < 0).all() else "#000000", label=r"$E\|J(x+\varepsilon)\|^2 - \|J\|^2$" + (" (negative)" if (added < 0).any() else ""),
+        rows["sigma"], rows["added"] / unit, yerr=2 * rows["added_error"] / unit, fmt="o", color="#000000", ms=5, capsize=2,
+        label=r"measured: $E\|J(x+\varepsilon)\|^2 - \|J\|^2$",
     )  # fmt: skip
+    words = {"hessian": r"$\sigma^2\|H\|^2$", "second": r"$\sigma^2(\|H\|^2 + \sum \nabla F \cdot \nabla\Delta F)$"}
     for column, (colour, dash) in COLOURS.items():
-        term = rows["sigma"] ** 2 * rows[column] / base
-        sign = " (negative)" if (term < 0).any() else ""
-        words = {
-            "hessian": r"$\sigma^2\|H\|^2$",
-            "second": r"$\sigma^2(\|H\|^2 + \sum \nabla F \cdot \nabla\Delta F)$",
-        }[column]
-        axis.plot(rows["sigma"], term.abs(), color=colour, ls=dash, lw=1.6, label=words + sign)
-    axis.set(xscale="log", yscale="log")
+        axis.plot(rows["sigma"], rows[column] / size, color=colour, ls=dash, lw=1.6, label=words[column])
+    axis.axhline(0, color="#999999", lw=0.8)
     axis.axvline(PAPERS_SIGMA, color="#999999", lw=0.8, ls=":")
+    axis.set(xscale="log", ylim=(-1.05, 1.05))
     axis.set_title(network, fontsize=10, loc="left")
 
 
