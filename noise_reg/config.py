@@ -15,6 +15,7 @@ from noise_reg.evaluation_spec import (
     CertificateSpec,
     CorruptionSpec,
     EvaluationSpec,
+    PerturbationSpec,
     ShiftSpec,
     ValidationSpec,
 )
@@ -95,12 +96,11 @@ def read_job(cfg: DictConfig) -> Job:
 
 
 def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationSpec, ...]:
-    """The evaluations `names`: 'corruption', 'validation', or those of the groups `attack` and `shift`. Raises SpecError for an unknown one."""
+    """The evaluations `names`: 'corruption', 'validation', or those of `attack`, `shift`, `perturbation`. Raises SpecError for an unknown one."""
     if isinstance(names, str) or not names:
         raise SpecError(f"evaluations = {names}: must be a list of at least one, as evaluations=[fgsm,pgd]")
-    attacks: Any = OmegaConf.to_container(cfg.attack, resolve=True)
+    attacks, shifts, changes = (group(cfg, name) for name in ("attack", "shift", "perturbation"))
     found: list[EvaluationSpec] = []
-    shifts: Any = OmegaConf.to_container(cfg.shift, resolve=True)
     for name in names:
         if name == "corruption":
             found.append(parse(CorruptionSpec, OmegaConf.to_container(cfg.corruption), "corruption."))  # type: ignore[arg-type]
@@ -111,11 +111,18 @@ def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationS
             found.append(parse(kind, attacks[name], f"attack.{name}."))
         elif name in shifts:
             found.append(parse(ShiftSpec, shifts[name], f"shift.{name}."))
+        elif name in changes:
+            found.append(parse(PerturbationSpec, changes[name], f"perturbation.{name}."))
         else:
-            raise SpecError(
-                f"evaluations = {name}: unknown; known are {', '.join(['corruption', 'validation', *attacks, *shifts])}"
-            )
+            known = ", ".join(["corruption", "validation", *attacks, *shifts, *changes])
+            raise SpecError(f"evaluations = {name}: unknown; known are {known}")
     return tuple(found)
+
+
+def group(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """The evaluations of one configuration group, by name."""
+    found: Any = OmegaConf.to_container(cfg[name], resolve=True)
+    return found
 
 
 def read_runtime(cfg: DictConfig) -> Runtime:

@@ -146,4 +146,24 @@ class ValidationSpec:
         return 1.0
 
 
-EvaluationSpec = CorruptionSpec | AttackSpec | CertificateSpec | ShiftSpec | ValidationSpec
+@dataclass(frozen=True)
+class PerturbationSpec:
+    """Test images changed in a way that is not noise. grid: of an occlusion the side of a square in pixels, of a rotation degrees."""
+
+    kind: str = checked(one_of("occlusion", "rotation"))
+    grid: tuple[float, ...] = checked(each(number(0, 180), at_least=1))
+    seed: int = checked(number(0, MAX_SEED))
+
+    @property
+    def label(self) -> str:
+        return self.kind
+
+    def stored(self) -> list[Stored]:
+        return [(self.label, dataclasses.asdict(self), self.label)]
+
+    def passes(self, images: int) -> float:
+        """Forward passes over the `images` test images; a rotation goes both ways."""
+        return float(len(self.grid) * (2 if self.kind == "rotation" else 1))
+
+
+EvaluationSpec = CorruptionSpec | AttackSpec | CertificateSpec | ShiftSpec | ValidationSpec | PerturbationSpec

@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     ARCH_DROPOUT = 10
     WEIGHT_NOISE = 11
     DIRECTION = 12
+    OCCLUSION = 13
 
 
 def philox(

@@ -11,7 +11,15 @@ from noise_reg.evaluate.adversarial import attacked_accuracy
 from noise_reg.evaluate.certificate import certify
 from noise_reg.evaluate.clean import clean_scores
 from noise_reg.evaluate.corruption import corruption_accuracy
-from noise_reg.evaluation_spec import AttackSpec, CertificateSpec, EvaluationSpec, ShiftSpec, ValidationSpec
+from noise_reg.evaluate.perturbation import perturbed_accuracy
+from noise_reg.evaluation_spec import (
+    AttackSpec,
+    CertificateSpec,
+    EvaluationSpec,
+    PerturbationSpec,
+    ShiftSpec,
+    ValidationSpec,
+)
 from noise_reg.nn import StackedModel
 from noise_reg.prepare import TrainingData
 
@@ -31,6 +39,8 @@ def measure(
         return {settings.label: ((0.0,), accuracy_R[:, None])}
     if isinstance(settings, CertificateSpec):
         return certify(model, exported(), *test[1:], settings)
+    if isinstance(settings, PerturbationSpec):
+        return {settings.label: (settings.grid, perturbed_accuracy(*test, settings))}
     grid = tuple(dict.fromkeys((0.0, *settings.grid)))  # 0 is the clean accuracy
     accuracy_RS = corruption_accuracy(*test, dataclasses.replace(settings, grid=grid))
     asked = [grid.index(strength) for strength in settings.grid]
