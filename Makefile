@@ -13,7 +13,7 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy report bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -80,6 +80,9 @@ reproduce-nj-table: $(STAMP) ## N+J: strengths searched, then test errors of tan
 
 reproduce-nj-expansion: $(STAMP) ## N+J: what noise in the Jacobian's input adds, against the Hessian (DATA_DIR, DEVICE)
 	$(PYTHON) scripts/nj_expansion.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+
+reproduce-nj-questions: $(STAMP) ## N+J: what its summary leaves open: cost, strengths, losses, noises, perturbations (DATA_DIR, DEVICE)
+	$(PYTHON) scripts/nj_questions.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 reproduce-nj-histogram: reproduce-nj-table ## N+J: the activations of the same runs
 

@@ -113,7 +113,7 @@ class Pipeline:
 
     def complete(self, jobs: Sequence[Job], group: str, tags: Sequence[str]) -> list[dict[str, Any]]:
         """Has every job's run in the store, evaluated and mirrored; returns their records in the order of `jobs`."""
-        unique = {job.spec.key: job for job in jobs}
+        unique = merged(jobs)
         for job in unique.values():
             for settings in (None, *job.evaluations):
                 self.data_for(job.spec, settings)  # a data set that is not there is an error before any work
@@ -325,6 +325,16 @@ class Pipeline:
             rows = evaluations[evaluations["key"] == key]
             record = self.store.read_record(key)
             self.tracker.log_run(key, self.store.spec(key), record, self.store.history(key), rows, group, tags)
+
+
+def merged(jobs: Sequence[Job]) -> dict[str, Job]:
+    """One job a run, by key, with the evaluations of all that ask for it."""
+    found: dict[str, Job] = {}
+    for job in jobs:
+        key = job.spec.key
+        before = found[key].evaluations if key in found else ()
+        found[key] = dataclasses.replace(job, evaluations=tuple(dict.fromkeys((*before, *job.evaluations))))
+    return found
 
 
 def describe_spec(spec: RunSpec, method: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.artefacts import drawings, meters, nj, nj_expansion, toy
+from noise_reg.artefacts import drawings, meters, nj, nj_expansion, nj_questions, toy
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -80,6 +80,13 @@ MEASURED = {
         nj_expansion.SOURCE,
         nj_expansion.TABLES,
         nj_expansion.draw,
+    ),
+    "nj_questions": OfTables(
+        "nj_questions",
+        "N+J: cost, strengths, losses, noises, perturbations",
+        nj_questions.SOURCE,
+        nj_questions.TABLES,
+        nj_questions.draw,
     ),
     "nj_histogram": OfTables(
         "nj_histogram", "N+J: activations of tanh MLPs", nj.SOURCE, nj.HISTOGRAM_TABLES, nj.draw_histogram

@@ -1,0 +1,232 @@
+"""What the N+J summary leaves open: the cost of a step, lambda x sigma, other losses and noises, other perturbations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from noise_reg.artefacts import markdown
+from noise_reg.artefacts.folder import save_figure, save_text
+from noise_reg.artefacts.head import Head
+from noise_reg.artefacts.methods import dataset_name, styles
+from noise_reg.artefacts.nj import label
+from noise_reg.artefacts.statistics import Summary, difference, holm, student, summarise
+from noise_reg.artefacts.verdicts import Verdict, interval_text, part
+
+SOURCE = "Adding noise to the input of a model trained with a regularized objective (a summary): further questions"
+TABLES = ("cost", "map", "variants", "perturbed")
+PLAIN = "none"
+TITLE = "Questions that the N+J summary leaves open"
+PERTURBED = {
+    "occlusion": "side of a black square (pixels)",
+    "rotation": "rotation (degrees)",
+    "fgsm": "FGSM: δ (pixels from 0 to 1)",
+}
+
+
+def draw(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], out: Path) -> list[Verdict]:
+    """nj_questions.png, .svg, .md under `out`. The summary claims nothing here that a rule could judge."""
+    save_figure(out, "nj_questions", figure(tables, context))
+    save_text(out, "nj_questions.md", as_markdown(tables, context))
+    return []
+
+
+def errors(runs: pd.DataFrame) -> dict[int, float]:
+    """Test error in percent by seed, of completed runs."""
+    done = runs[runs["status"] == "completed"]
+    return {int(seed): 100 - 100 * float(a) for seed, a in zip(done["seed"], done["test_accuracy"], strict=True)}
+
+
+def figure(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> Figure:
+    settings = context["settings"]
+    head = Head(
+        f"{TITLE}: {dataset_name(context['dataset'])}",
+        f"tanh MLP with 128 units, {settings['seeds']} runs a point ({settings['map']['seeds']} in the map); bars and bands: 95 % t "
+        f"interval of the mean. Cost: one replica, B = {settings['cost']['batch_size']}, median of {settings['cost']['repeats']}. "
+        f"Preset {context['preset']}.",
+        context["below_paper_scale"],
+    )
+    width = 11.0
+    height = head.height(width) + 8.6
+    made = Figure(figsize=(width, height))
+    axes = made.subplots(
+        2,
+        3,
+        gridspec_kw={
+            "left": 0.11,
+            "right": 0.985,
+            "bottom": 0.075,
+            "top": 8.2 / height,
+            "hspace": 0.34,
+            "wspace": 0.42,
+        },
+    )
+    head.write(made, 0.15)
+    cost_panel(axes[0][0], tables["cost"])
+    map_panel(axes[0][1], tables["map"])
+    variants_panel(axes[0][2], tables["variants"])
+    for axis, evaluation in zip(axes[1], PERTURBED, strict=True):
+        perturbed_panel(axis, tables["perturbed"], evaluation)
+    axes[1][0].legend(fontsize=9, frameon=False)
+    return made
+
+
+def ratios(cost: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
+    """network -> method -> (milliseconds, ratio to the plain step), medians over repeats; ratios are of the same repeat."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for network in dict.fromkeys(cost["network"]):
+        of = cost[cost["network"] == network].pivot(index="repeat", columns="method", values="ms")
+        first = cost.loc[cost["network"] == network, "method"].iloc[0]
+        found[network] = {
+            m: (float(of[m].median()), float((of[m] / of[first]).median())) for m in dict.fromkeys(cost["method"])
+        }
+    return found
+
+
+def cost_panel(axis: Axes, cost: pd.DataFrame) -> None:
+    found = ratios(cost)
+    hatches, colours = ("", "///", "..."), ("#0072B2", "#E69F00", "#009E73")
+    methods = list(dict.fromkeys(cost["method"]))[1:]
+    height = 0.8 / len(found)
+    for n, (network, by_method) in enumerate(found.items()):
+        places = np.arange(len(methods)) + (n - (len(found) - 1) / 2) * height
+        values = [by_method[m][1] for m in methods]
+        axis.barh(places, values, height, color=colours[n % 3], hatch=hatches[n % 3], edgecolor="white", label=network)
+        for place, value in zip(places, values, strict=True):
+            axis.text(value, place, f" {value:.1f}", va="center", fontsize=7.5)
+    axis.axvline(1, color="#000000", lw=0.8)
+    axis.set_yticks(range(len(methods)), methods, fontsize=8.5)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.15 * max(v[1] for by_method in found.values() for v in by_method.values()))
+    axis.set_xlabel("times the plain step")
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    axis.set_title("Cost of a training step", fontsize=10, loc="left")
+
+
+def map_panel(axis: Axes, table: pd.DataFrame) -> None:
+    mean = mean_map(table)
+    image = axis.imshow(mean.to_numpy(), cmap="cividis_r", aspect="auto")
+    axis.set_xticks(range(len(mean.columns)), [f"{c:g}" for c in mean.columns], fontsize=8.5)
+    axis.set_yticks(range(len(mean.index)), [f"{i:g}" for i in mean.index], fontsize=8.5)
+    low, high = np.nanmin(mean.to_numpy()), np.nanmax(mean.to_numpy())
+    for (row, column), value in np.ndenumerate(mean.to_numpy()):
+        dark = value > (low + high) / 2
+        axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    axis.set(xlabel="σ in the Jacobian's input (pixels)", ylabel="λ")
+    axis.set_title("N+J: test error (%)", fontsize=10, loc="left")
+    image.set_clim(low, high)
+
+
+def mean_map(table: pd.DataFrame) -> pd.DataFrame:
+    done = table[table["status"] == "completed"].assign(error=lambda t: 100 - 100 * t["test_accuracy"])
+    return done.pivot_table(index="jacobian", columns="noise", values="error", aggfunc="mean")
+
+
+def reach_of(s: Summary) -> float:
+    """Half of the 95 % t interval of a mean."""
+    return 0.0 if s.n < 2 else s.mean - student(s.mean, s.standard_error, s.n - 1, (s.n, s.n), paired=True).low
+
+
+def variants_panel(axis: Axes, table: pd.DataFrame) -> None:
+    methods, variants = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["variant"]))
+    look = styles(methods)
+    for n, method in enumerate(methods):
+        style = look[method]
+        for place, variant in enumerate(variants):
+            s = summarise(list(errors(table[(table["method"] == method) & (table["variant"] == variant)]).values()))
+            axis.errorbar(
+                s.mean, place + 0.17 * (n - (len(methods) - 1) / 2), xerr=reach_of(s), fmt=style.marker, color=style.colour, ms=5.5,
+                capsize=2, mfc=style.colour if style.filled else "none", label=label(method) if not place else None,
+            )  # fmt: skip
+    axis.set_yticks(range(len(variants)), [v.replace(" ", "\n", 1) for v in variants], fontsize=8.5)
+    axis.set_ylim(len(variants) - 0.4, -0.6)
+    axis.legend(fontsize=8, frameon=False)
+    axis.set_xlabel("test error (%)")
+    axis.set_title("Loss, dropout, heavy tails", fontsize=10, loc="left")
+
+
+def perturbed_panel(axis: Axes, table: pd.DataFrame, evaluation: str) -> None:
+    of = table[table["evaluation"] == evaluation]
+    for method, style in styles(of["method"]).items():
+        rows = of[of["method"] == method]
+        strengths = sorted(rows["strength"].unique())
+        found = [summarise((100 * rows.loc[rows["strength"] == s, "accuracy"]).tolist()) for s in strengths]
+        mean, reach = np.array([s.mean for s in found]), np.array([reach_of(s) for s in found])
+        axis.plot(
+            strengths, mean, color=style.colour, ls=style.dash, marker=style.marker, ms=4.5, label=label(method),
+            mfc=style.colour if style.filled else "none",
+        )  # fmt: skip
+        axis.fill_between(strengths, mean - reach, mean + reach, color=style.colour, alpha=0.15, lw=0)
+    axis.set(xlabel=PERTURBED[evaluation], ylabel="test accuracy (%)")
+    axis.set_title({"fgsm": "FGSM"}.get(evaluation, evaluation.capitalize()), fontsize=10, loc="left")
+    if evaluation == "fgsm":
+        axis.set_xlim(-0.003, 0.105)
+
+
+def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> str:
+    settings, found = context["settings"], ratios(tables["cost"])
+    caption = (
+        f"{dataset_name(context['dataset'])}, tanh MLP with 128 units, {settings['seeds']} runs a number, mean ± standard deviation. "
+        f"Preset {context['preset']}, {context['machine']}. The summary has no such numbers."
+    )
+    methods = list(dict.fromkeys(tables["cost"]["method"]))
+    cost = [[network, *(f"{by[m][0]:.2f} ms ({by[m][1]:.2f})" for m in methods)] for network, by in found.items()]
+    grid = mean_map(tables["map"])
+    cells = [[f"{row:g}", *(f"{value:.2f}" for value in grid.loc[row])] for row in grid.index]
+    return markdown.document(
+        f"# {TITLE}",
+        caption,
+        "## Cost of a training step",
+        f"Milliseconds of one replica (times the plain step of the same network), B = {settings['cost']['batch_size']}, median of "
+        f"{settings['cost']['repeats']} repeats. The convolutional networks have batch norm, whose Jacobian in training depends on the other "
+        "samples: it is refused there.",
+        markdown.table(["network", *methods], cost),
+        "## λ × σ",
+        f"Test error of N+J in %, mean of {settings['map']['seeds']} runs; rows λ, columns σ in the Jacobian's input. σ = 0 is J.",
+        markdown.table(["λ", *(f"σ = {c:g}" for c in grid.columns)], cells),
+        "## Loss, dropout, heavy tails",
+        "Test error in %, and its difference to the plain network of the same setting, in points, paired by seed; Holm's p over a "
+        "setting's comparisons.",
+        variants_table(tables["variants"]),
+        "## Other perturbations",
+        "Test accuracy in %.",
+        *(
+            f"{evaluation.capitalize()}\n\n{perturbed_table(tables['perturbed'], evaluation)}"
+            for evaluation in PERTURBED
+        ),
+    )
+
+
+def variants_table(table: pd.DataFrame) -> str:
+    body = []
+    for variant in dict.fromkeys(table["variant"]):
+        of = table[table["variant"] == variant]
+        by_method = {m: errors(of[of["method"] == m]) for m in dict.fromkeys(of["method"])}
+        intervals = {m: difference(values, by_method[PLAIN]) for m, values in by_method.items() if m != PLAIN}
+        adjusted = dict(zip(intervals, holm([i.p for i in intervals.values()]), strict=True))
+        for method, values in by_method.items():
+            s, cells = summarise(list(values.values())), ["–", "–"]
+            if method in intervals:
+                p = adjusted[method]
+                cells = [interval_text(part("", "", intervals[method], "")), "–" if math.isnan(p) else f"{p:.2g}"]
+            sd = "" if math.isnan(s.sd) else f" ± {s.sd:.2f}"
+            body.append([variant, label(method), f"{s.mean:.2f}{sd}", str(s.n), *cells])
+    return markdown.table(["setting", "method", "test error", "n", "− plain [95 % interval]", "p"], body)
+
+
+def perturbed_table(table: pd.DataFrame, evaluation: str) -> str:
+    of = table[table["evaluation"] == evaluation]
+    strengths = sorted(of["strength"].unique())
+    body = []
+    for method in dict.fromkeys(of["method"]):
+        rows = of[of["method"] == method]
+        found = [summarise((100 * rows.loc[rows["strength"] == s, "accuracy"]).tolist()) for s in strengths]
+        body.append([label(method), *(f"{s.mean:.1f}" + ("" if math.isnan(s.sd) else f" ± {s.sd:.1f}") for s in found)])
+    return markdown.table(["method", *(f"{s:g}" for s in strengths)], body)

@@ -1,0 +1,155 @@
+"""Questions that the N+J summary leaves open, measured: cost, lambda x sigma, other losses, noises and perturbations."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from noise_reg.artefacts import MEASURED
+from noise_reg.config import Job, of_measurement, read_evaluations, read_job, read_runtime
+from noise_reg.estimate import estimate
+from noise_reg.evaluation_spec import EvaluationSpec
+from noise_reg.pipeline import Pipeline
+from noise_reg.precision import arithmetic
+from noise_reg.reproduce import run_provenance, show_verdicts
+from noise_reg.spec import SpecError
+from noise_reg.train import Stack, new_stack, run_epoch
+
+Labelled = list[tuple[dict[str, Any], Job]]  # what a row says of its run, and the run
+
+
+def study(cfg: DictConfig) -> None:
+    """Trains and times what is asked, and draws results/nj_questions."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    check(plain)
+    pipeline = Pipeline(read_runtime(cfg))
+    evaluations = read_evaluations(cfg, plain["evaluations"])
+    variants, grid = variant_runs(plain, pipeline, evaluations), map_runs(plain, pipeline)
+    jobs = [job for _, job in (*variants, *grid)]
+    plan = estimate(pipeline, jobs, Path(cfg.results))
+    print(f"plan: {plan.needed} runs, {plan.found} found; {plan.range} on {plan.device}", flush=True)
+    pipeline.complete(jobs, group="nj_questions", tags=["nj"])
+    tables = {
+        "cost": pd.DataFrame(costs(plain["cost"], pipeline)),
+        "map": pd.DataFrame([{**row, **tested(pipeline, job)} for row, job in grid]),
+        "variants": pd.DataFrame([{**row, **tested(pipeline, job)} for row, job in variants]),
+        "perturbed": pd.DataFrame([r for row, job in variants for r in evaluated(pipeline, row, job)]),
+    }
+    context = run_provenance(jobs[0].spec, pipeline)
+    context |= {"preset": plain["preset"], "below_paper_scale": "", "settings": of_measurement(plain)}
+    out = Path(cfg.results) / f"nj_questions{plain['suffix']}"
+    show_verdicts(MEASURED["nj_questions"].build(tables, context, out), out)
+
+
+def check(plain: Mapping[str, Any]) -> None:
+    places = (
+        ("", plain, ("seeds",)),
+        ("map.", plain["map"], ("seeds",)),
+        ("cost.", plain["cost"], ("repeats", "steps", "batch_size")),
+    )
+    for where, group, names in places:
+        for name in names:
+            if not isinstance(group[name], int) or isinstance(group[name], bool) or group[name] < 1:
+                raise SpecError(f"{where}{name} = {group[name]}: must be a whole number of at least 1")
+    for name, least in (("jacobian", "above 0"), ("noise", "of at least 0")):
+        values = plain["map"][name]
+        numbers = isinstance(values, list) and values and all(type(v) in (int, float) and v >= 0 for v in values)
+        if not numbers or (name == "jacobian" and min(values) == 0):
+            raise SpecError(f"map.{name} = {values}: must be a list of numbers {least}")
+    for where, group in (("methods", plain["methods"]), ("cost.methods", plain["cost"]["methods"])):
+        first = next(iter(group), None)
+        if first not in ("none", "plain"):
+            raise SpecError(
+                f"{where}: must begin with the plain network ('none', of cost 'plain'), begins with {first}"
+            )
+
+
+def variant_runs(plain: Mapping[str, Any], pipeline: Pipeline, evaluations: Sequence[EvaluationSpec]) -> Labelled:
+    """Every method under every variant, over seeds; the first variant's are perturbed too."""
+    found = []
+    for number, (variant, changes) in enumerate(plain["variants"].items()):
+        for method, own in plain["methods"].items():
+            job = read_job(hydra.compose("train", overrides=[*plain["overrides"], *own, *changes]))
+            chosen = tuple(evaluations) if number == 0 else job.evaluations
+            for seed in range(plain["seeds"]):
+                made = dataclasses.replace(
+                    job, spec=job.spec.replace(seed=seed), evaluations=chosen, runtime=pipeline.runtime
+                )
+                found.append(({"variant": variant, "method": method, "seed": seed}, made))
+    return found
+
+
+def map_runs(plain: Mapping[str, Any], pipeline: Pipeline) -> Labelled:
+    found = []
+    base = read_job(hydra.compose("train", overrides=[*plain["overrides"], *plain["methods"]["none"]]))
+    for strength in plain["map"]["jacobian"]:
+        for noise in plain["map"]["noise"]:
+            strengths = {
+                **dataclasses.asdict(base.spec.strengths),
+                "jacobian": float(strength),
+                "jacobian_noise": float(noise),
+            }
+            for seed in range(plain["map"]["seeds"]):
+                spec = base.spec.replace(seed=seed, strengths=strengths)
+                job = dataclasses.replace(
+                    base, spec=spec, method=f"nj_{strength:g}_{noise:g}", runtime=pipeline.runtime
+                )
+                found.append(({"jacobian": strength, "noise": noise, "seed": seed}, job))
+    return found
+
+
+def tested(pipeline: Pipeline, job: Job) -> dict[str, Any]:
+    record = pipeline.store.read_record(job.spec.key)
+    return {name: record[name] for name in ("status", "epochs", "train_accuracy", "test_accuracy", "seconds")}
+
+
+def evaluated(pipeline: Pipeline, row: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
+    """Accuracy at each strength of what a run was perturbed by."""
+    found = []
+    for name, asked, shown in (entry for settings in job.evaluations for entry in settings.stored()):
+        frame = pipeline.store.evaluation(job.spec.key, name, asked)
+        if frame is not None:
+            found += [{**row, "evaluation": shown, **one} for one in frame.to_dict("records")]
+    return found
+
+
+def costs(cost: Mapping[str, Any], pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Milliseconds a step of one replica, one row a repeat; the methods of a network take turns, so that a slow moment of the
+    machine meets them all."""
+    rows = []
+    total = len(cost["networks"]) * (cost["repeats"] + 1) * len(cost["methods"])
+    with tqdm(total=total, unit="measurement", desc="timing", dynamic_ncols=True) as bar:
+        for network, arch in cost["networks"].items():
+            stacks = {name: timed_stack(cost, [*arch, *own], pipeline) for name, own in cost["methods"].items()}
+            for repeat in range(-1, cost["repeats"]):  # the first warms up
+                for name, (stack, data) in stacks.items():
+                    with arithmetic(stack.specs[0].precision, pipeline.device):
+                        started = time.perf_counter()
+                        run_epoch(stack, data)
+                        seconds = time.perf_counter() - started
+                    if repeat >= 0:
+                        rows.append(
+                            {"network": network, "method": name, "repeat": repeat, "ms": 1000 * seconds / cost["steps"]}
+                        )
+                    bar.update()
+    return rows
+
+
+def timed_stack(cost: Mapping[str, Any], own: Sequence[str], pipeline: Pipeline) -> tuple[Stack, Any]:
+    overrides = [*cost["overrides"], *own, f"optimizer.batch_size={cost['batch_size']}"]
+    spec = read_job(hydra.compose("train", overrides=overrides)).spec
+    data, count = pipeline.data(spec), cost["steps"] * cost["batch_size"]
+    if count > len(data.x):
+        raise SpecError(
+            f"cost.steps = {cost['steps']}: must be at most {len(data.x) // cost['batch_size']}, the steps of an epoch"
+        )
+    few = dataclasses.replace(data, x=data.x[:count], y=data.y[:count])
+    return new_stack([spec], few), few

@@ -1,0 +1,19 @@
+"""Measures and draws what the N+J summary leaves open: `python scripts/nj_questions.py`."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from noise_reg import entry
+from noise_reg.nj_questions import study
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="nj_questions")
+@entry.told
+def main(cfg: DictConfig) -> None:
+    study(cfg)
+
+
+if __name__ == "__main__":
+    entry.run(main)
