@@ -78,7 +78,7 @@ def variant_runs(plain: Mapping[str, Any], pipeline: Pipeline, evaluations: Sequ
     for number, (variant, changes) in enumerate(plain["variants"].items()):
         for method, own in plain["methods"].items():
             job = read_job(hydra.compose("train", overrides=[*plain["overrides"], *own, *changes]))
-            chosen = tuple(evaluations) if number == 0 else job.evaluations
+            chosen = tuple(evaluations) if number == 0 else ()
             for seed in range(plain["seeds"]):
                 made = dataclasses.replace(
                     job, spec=job.spec.replace(seed=seed), evaluations=chosen, runtime=pipeline.runtime
@@ -100,7 +100,7 @@ def map_runs(plain: Mapping[str, Any], pipeline: Pipeline) -> Labelled:
             for seed in range(plain["map"]["seeds"]):
                 spec = base.spec.replace(seed=seed, strengths=strengths)
                 job = dataclasses.replace(
-                    base, spec=spec, method=f"nj_{strength:g}_{noise:g}", runtime=pipeline.runtime
+                    base, spec=spec, evaluations=(), method=f"nj_{strength:g}_{noise:g}", runtime=pipeline.runtime
                 )
                 found.append(({"jacobian": strength, "noise": noise, "seed": seed}, job))
     return found
