@@ -21,7 +21,7 @@ from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData, data_key, held_out, prepare, shifted
-from noise_reg.spec import RunSpec, digest, parse
+from noise_reg.spec import RunSpec, SpecError, digest, parse
 from noise_reg.store import Store
 from noise_reg.tracking import Tracker, TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
@@ -292,15 +292,21 @@ class Pipeline:
                 asked = dataclasses.asdict(settings)
                 if self.store.evaluation(job.spec.key, settings.label, asked) is None:
                     lacking.setdefault((job.spec.stack_key(), settings), []).append(job.spec)
-        count = sum(map(len, lacking.values()))
+        count, unsuitable = sum(map(len, lacking.values())), list[str]()
         with tqdm(total=count, unit="run", disable=not count, desc="evaluating", dynamic_ncols=True) as bar:
             for (_, settings), specs in lacking.items():
                 size = 1 if isinstance(settings, CertificateSpec) else self.stack_size(specs[0])
                 bar.set_postfix_str(settings.label, refresh=False)
                 for first in range(0, len(specs), size):
                     chunk = specs[first : first + size]
-                    self.evaluate_stack(chunk, settings)
+                    try:
+                        self.evaluate_stack(chunk, settings)
+                    except SpecError as error:  # images of another shape, no validation images: the other runs go on
+                        unsuitable.append(describe_spec(chunk[0], self.methods.get(chunk[0].key, "")))
+                        self.say(f"not evaluated: {unsuitable[-1]} and {len(chunk) - 1} more: {error}")
                     bar.update(len(chunk))
+        if unsuitable:
+            raise UserError(f"{len(unsuitable)} stacks of runs were not evaluated, the first with {unsuitable[0]}")
 
     def evaluate_stack(self, specs: Sequence[RunSpec], settings: EvaluationSpec) -> None:
         data = self.data_for(specs[0], settings)

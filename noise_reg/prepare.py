@@ -63,7 +63,7 @@ def shifted(data: TrainingData, other: Dataset, reading: ReadingSpec, settings: 
     """`data` with the test half of `other` as its test images, in the format of the training images (reading 14)."""
     if data.image != (1, 28, 28):
         raise SpecError(
-            f"{settings.label}: the training images are {data.image}, must be (1, 28, 28) as those of MNIST"
+            f"shift to {settings.dataset}: the run's images are {data.image}, must be (1, 28, 28) as those of MNIST"
         )
     device, dtype = data.x.device, data.x.dtype
     levels = to_field(other.test_images, settings.centring, settings.mode)

@@ -347,6 +347,10 @@ def parse(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
         value = convert(value, hint, where + name)
         problem = spec_field.metadata["check"](value)
         if problem:
+            if hint in (int, tuple[int, ...]):
+                problem = problem.replace("a finite number", "a whole number").replace(
+                    "a number in", "a whole number in"
+                )
             shown = list(value) if isinstance(value, tuple) else value
             raise SpecError(f"{where}{name} = {shown}: must be {problem}")
         values[name] = value

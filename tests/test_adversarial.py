@@ -145,11 +145,11 @@ def test_the_clamped_loss_hides_the_gradient_of_confident_images_and_they_withst
     [
         ({"grid": []}, r"grid = \[\]: must be a list of at least 1"),
         ({"grid": [-0.1]}, r"grid = \[-0\.1\]: must be a list, each a finite number of at least 0"),
-        ({"steps": 0}, "steps = 0: must be a finite number of at least 1"),
+        ({"steps": 0}, "steps = 0: must be a whole number of at least 1"),
         ({"step": 0.0}, "step = 0.0: must be a finite number above 0"),
         ({"loss": "hinge"}, "loss = hinge: must be one of exact, clamped"),
         ({"space": "latent"}, "space = latent: must be one of pixel, standardized"),
-        ({"images": -1}, "images = -1: must be a finite number of at least 0"),
+        ({"images": -1}, "images = -1: must be a whole number of at least 0"),
     ],
 )
 def test_impossible_attacks_name_the_field_and_what_is_allowed(changes: dict[str, Any], message: str) -> None:

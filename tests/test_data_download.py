@@ -297,3 +297,14 @@ def test_a_part_of_the_data_set_is_refused(name: str, tmp_path: Path, server: Se
     server.patch.setitem(vision.SOURCES, name, dataclasses.replace(vision.SOURCES[name], counts=(60, 4)))
     with pytest.raises(DataError, match=r"\(10, 4\) training and test images, expected \(60, 4\)\. Delete"):
         load(name, tmp_path, download=True)
+
+
+def test_a_failed_download_leaves_no_folder_that_was_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST.download", fail)
+    for folder, stays in ((tmp_path / "slip", False), (tmp_path, True)):
+        with pytest.raises(DataError, match="no network"):
+            load("fmnist", folder, True)
+        assert folder.exists() == stays

@@ -152,7 +152,7 @@ def test_noise_in_the_jacobians_input_touches_nothing_but_the_penalty() -> None:
         (
             "fc",
             {"reading": {"jacobian_directions": 0}},
-            "jacobian_directions = 0: must be a finite number of at least 1",
+            "jacobian_directions = 0: must be a whole number of at least 1",
         ),
         (
             "tanh_mlp",

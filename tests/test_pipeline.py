@@ -22,7 +22,8 @@ import torch
 from noise_reg import pipeline as pipeline_module
 from noise_reg.config import Job
 from noise_reg.errors import UserError
-from noise_reg.pipeline import Pipeline, find_device
+from noise_reg.evaluation_spec import ValidationSpec
+from noise_reg.pipeline import Pipeline, find_device, merged
 from noise_reg.store import Store
 from noise_reg.train import Stack
 from tests.composed import ROOT, SMALL, job
@@ -269,3 +270,24 @@ def test_an_interrupted_run_goes_on_with_its_optimizers_state(
             complete(broken)
     complete(broken)
     pd.testing.assert_frame_equal(numbers(tmp_path / "interrupted"), numbers(tmp_path / "whole"))
+
+
+def test_a_run_asked_for_twice_has_the_evaluations_of_both(tmp_path: Path) -> None:
+    (first,) = jobs(tmp_path, seeds=1, methods=["none"])
+    again = dataclasses.replace(first, evaluations=(ValidationSpec(), *first.evaluations))
+    (both,) = merged([first, again]).values()
+    assert both.evaluations == (*first.evaluations, ValidationSpec())
+
+
+def test_runs_that_an_evaluation_does_not_fit_are_named_and_the_others_evaluated(tmp_path: Path) -> None:
+    """A run that trained on everything has no validation images."""
+    whole = jobs(tmp_path, "reading.train_fraction=1.0", seeds=1, methods=["none"])
+    part = jobs(tmp_path, "reading.train_fraction=0.8", seeds=1, methods=["none"])
+    pipeline, _ = complete([*whole, *part])
+    said: list[str] = []
+    pipeline.say = said.append
+    with pytest.raises(UserError, match="1 stacks of runs were not evaluated, the first with digits fc none seed 0"):
+        pipeline.evaluate([dataclasses.replace(j, evaluations=(ValidationSpec(),)) for j in (*whole, *part)])
+    assert "not evaluated" in said[0] and "train_fraction = 1.0: must be below 1" in said[0]
+    assert pipeline.store.evaluation(part[0].spec.key, "validation", {}) is not None
+    assert pipeline.store.evaluation(whole[0].spec.key, "validation", {}) is None

@@ -66,11 +66,11 @@ def test_stacks_share_everything_but_seed_and_strengths(spec: RunSpec) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": -1}, "seed = -1: must be a number in [0, 4.29497e+09]"),
+        ({"seed": -1}, "seed = -1: must be a whole number in [0, 4.29497e+09]"),
         ({"seed": 1.5}, "seed = 1.5: must be a whole number"),
         ({"seed": None}, "seed: must be given"),
         ({"seed": True}, "seed = True: must be a whole number"),
-        ({"max_epochs": 0}, "max_epochs = 0: must be a finite number of at least 1"),
+        ({"max_epochs": 0}, "max_epochs = 0: must be a whole number of at least 1"),
         ({"stop_accuracy": 0.0}, "stop_accuracy = 0.0: must be a number in (0, 1]"),
         ({"stop_accuracy": float("nan")}, "stop_accuracy = nan: must be a number in (0, 1]"),
         ({"precision": "fp8"}, "precision = fp8: must be one of fp32, bf16, fp64"),

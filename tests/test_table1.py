@@ -150,7 +150,7 @@ def test_only_networks_on_mnists_format_are_tested(tmp_path: Path) -> None:
     save(tmp_path, "usps", 16, 20, 40)
     with pytest.MonkeyPatch.context() as patch, composed("reproduce", *overrides) as cfg:
         patch.setattr("noise_reg.data.prepared.KNOWN_SHA256", {})
-        with pytest.raises(SpecError, match=r"usps_mass_bilinear_source: the training images are \(1, 8, 8\)"):
+        with pytest.raises(SpecError, match=r"shift to usps: the run.s images are \(1, 8, 8\)"):
             reproduce(cfg)
 
 

@@ -114,12 +114,24 @@ def load_torchvision(name: str, folder: Path, download: bool) -> Dataset:
 
 
 def fetch(name: str, folder: Path) -> dict[str, NDArray[Any]]:
+    is_new = not folder.exists()
     try:
         # torchvision writes in place: of several jobs that miss a file one downloads, the others wait and then read it.
         with FileLock(folder / f".{name}.lock"), timeout(TIMEOUT):
             return parse(SOURCES[name], folder, download=True)
     except Exception as error:
+        if is_new:
+            remove_if_empty(folder, name)  # the folder's name may be a slip of the pen
         raise DataError(explain(name, folder, error, "torchvision could not download it")) from error
+
+
+def remove_if_empty(folder: Path, name: str) -> None:
+    """Takes a folder away in which a failed download left no file but its lock."""
+    lock, inner = folder / f".{name}.lock", sorted(folder.rglob("*"), reverse=True)
+    if all(path.is_dir() or path == lock for path in inner):
+        lock.unlink(missing_ok=True)
+        for path in (*(path for path in inner if path != lock), folder):
+            path.rmdir()
 
 
 def parse(source: Source, folder: Path, download: bool) -> dict[str, NDArray[Any]]:
