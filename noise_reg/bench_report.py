@@ -15,6 +15,7 @@ import torch
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_text
 from noise_reg.bench_contenders import BASE, CONTENDERS, Recipe
+from noise_reg.bench_evaluate import evaluation_lines
 from noise_reg.checkout import commit
 
 IDLE = 0.97  # processor time per second of a contender below which something else must have been running
@@ -168,12 +169,16 @@ def show(table: pd.DataFrame, jobs: Sequence[Job], repeats: int) -> None:
     print("\n" + "\n".join(notes(table, jobs, repeats)) + f"\n{context()}", flush=True)
 
 
-def save(folder: Path, rows: pd.DataFrame, table: pd.DataFrame, jobs: Sequence[Job], repeats: int) -> None:
-    """repeats.csv (raw), benchmark.csv and benchmark.md."""
+def save(
+    folder: Path, rows: pd.DataFrame, table: pd.DataFrame, jobs: Sequence[Job], repeats: int, evaluations: pd.DataFrame
+) -> None:
+    """repeats.csv and evaluations.csv (raw), benchmark.csv and benchmark.md."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [block for job in jobs for block in (f"## {job_heading(job)}", job_table(table, job))]
     bullets = "\n".join(f"- {line}" for line in notes(table, jobs, repeats))
     save_text(folder, "repeats.csv", rows.to_csv(index=False))
+    parts += ["## Evaluations", "\n".join(f"- {line}" for line in evaluation_lines(evaluations))]
+    save_text(folder, "evaluations.csv", evaluations.to_csv(index=False))
     save_text(folder, "benchmark.csv", table.to_csv(index=False))
     save_text(
         folder, "benchmark.md", markdown.document("# Stacked training against plain loops", context(), *parts, bullets)

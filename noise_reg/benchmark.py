@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from noise_reg.bench_contenders import BASE, CONTENDERS, Recipe, Timed, Workload, peak_mib
+from noise_reg.bench_evaluate import evaluation_lines, evaluation_times
 from noise_reg.bench_floor import Products
 from noise_reg.bench_report import Job, floor_name, machine, save, show, summary
 from noise_reg.config import read_job
@@ -42,6 +43,7 @@ class Settings:
     guard: bool
     recorded: Mapping[str, Mapping[str, float]]
     targets: Mapping[str, Mapping[str, float]]
+    evaluate: Mapping[str, Any]
     results: str
 
 
@@ -62,13 +64,21 @@ def benchmark(cfg: DictConfig) -> None:
     rows = pd.concat(repeats, ignore_index=True)
     table = summary(rows, jobs)
     show(table, jobs, settings.repeats)
+    recipe = next((r for r in settings.recipes if r.name == settings.evaluate["job"]), settings.recipes[0])
+    times = evaluation_times(Workload(recipe), settings.evaluate["images"], settings.repeats)
+    print(
+        f"Evaluations, {recipe.name}, {settings.evaluate['images']} images:",
+        *evaluation_lines(times),
+        sep="\n  ",
+        flush=True,
+    )
     if settings.results:
         folder = (
             Path(settings.results)
             / "benchmark"
             / f"{machine()}{'' if settings.preset == 'quick' else '-' + settings.preset}"
         )
-        save(folder, rows, table, jobs, settings.repeats)
+        save(folder, rows, table, jobs, settings.repeats, times)
         print(f"written to {folder}/")
     if settings.guard:
         guard(table, settings.recorded)
@@ -87,6 +97,8 @@ def read_settings(cfg: DictConfig) -> Settings:
         raise SpecError(f"contenders = {plain['contenders']}: must hold {BASE}, to which the ratios refer")
     for name in ("repeats", "gate_steps"):
         check_whole(name, plain[name])
+    check_whole("evaluate.images", plain["evaluate"]["images"])
+    check_list("evaluate.job", [plain["evaluate"]["job"]], plain["job"])
     recorded = plain["recorded"]
     return Settings(
         preset=plain["preset"]["name"],
@@ -94,7 +106,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         recorded=recorded.get(machine(), recorded["other"]),
         **{
             name: plain[name]
-            for name in ("contenders", "repeats", "gate_steps", "memory", "guard", "targets", "results")
+            for name in ("contenders", "repeats", "gate_steps", "memory", "guard", "targets", "evaluate", "results")
         },
     )
 

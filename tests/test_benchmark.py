@@ -56,6 +56,10 @@ def test_all_contenders_are_timed_against_the_plain_loop_and_the_floor(tmp_path:
     text = (folder / "benchmark.md").read_text()
     assert "(b) plain loop, tensors in memory" in text and "9 of 18" in text and f"torch {version('torch')}" in text
     assert platform.node() not in text
+    evaluations = pd.read_csv(folder / "evaluations.csv")
+    assert evaluations["evaluation"].tolist() == ["corruption", "pgd"] * 2
+    assert evaluations["ratio"].to_numpy() == pytest.approx(evaluations["seconds"] / evaluations["product_seconds"])
+    assert "pgd: " in text and "times its bare products" in text
 
 
 @pytest.mark.parametrize("network", [(), (CNN,)], ids=["fc", "cnn"])
