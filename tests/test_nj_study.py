@@ -78,7 +78,7 @@ def activations(saturated: int) -> dict[str, pd.DataFrame]:
 def test_verdicts_follow_their_rules(changes: dict[str, float], expected: dict[str, str], tmp_path: Path) -> None:
     verdicts = EVERY["nj_table"].build(tables(**changes), CONTEXT, tmp_path)
     assert {v.claim: v.verdict for v in verdicts} == expected
-    assert redraw(tmp_path) == verdicts
+    assert redraw(tmp_path) == verdicts and {v.note for v in verdicts} == {"without MNIST-Binary"}
     assert "5.74" in (tmp_path / "nj_table.md").read_text()  # the paper's USPS
 
 

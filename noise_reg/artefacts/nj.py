@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ def lower(cell: Cell, methods: Mapping[str, BySeed], pairs: Sequence[tuple[str, 
 def r1(errors: Mapping[Cell, Mapping[str, BySeed]]) -> Verdict:
     pairs = [("input_noise", PLAIN), ("jacobian", PLAIN)]
     parts = [p for cell, methods in errors.items() for p in lower(cell, methods, pairs)]
-    return verdict("R1", "Input noise alone and the Jacobian penalty alone each beat the plain MLP.", parts, R1_RULE)
+    statement = "Input noise alone and the Jacobian penalty alone each beat the plain MLP."
+    return verdict("R1", statement, parts, R1_RULE, errors)
 
 
 def r2(errors: Mapping[Cell, Mapping[str, BySeed]]) -> Verdict:
@@ -95,11 +96,14 @@ def r2(errors: Mapping[Cell, Mapping[str, BySeed]]) -> Verdict:
         for cell, methods in errors.items()
         for p in lower(cell, methods, [(BEST, rival) for rival in methods if rival != BEST])
     ]
-    return verdict("R2", "N+J is best on all three data sets.", parts, R2_RULE)
+    return verdict("R2", "N+J is best on all three data sets.", parts, R2_RULE, errors)
 
 
-def verdict(claim: str, statement: str, parts: Sequence[Part], rule: str) -> Verdict:
-    return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule)
+def verdict(claim: str, statement: str, parts: Sequence[Part], rule: str, cells: Iterable[Cell]) -> Verdict:
+    there = {dataset for dataset, _ in cells}
+    absent = [dataset_name(d) for d in paper_numbers()["noise_jacobian"]["test_error"]["values"] if d not in there]
+    note = f"without {' and '.join(absent)}" if absent else ""
+    return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule, note)
 
 
 def printed(dataset: str, method: str) -> float | None:
@@ -268,7 +272,7 @@ def r4(densities: pd.DataFrame) -> Verdict:
         for cell, interval, p in zip(cells, intervals, adjusted, strict=True)
     ]
     statement = "Regularised units sit more often in the saturated or the linear regime."
-    return verdict("R4", statement, parts, R4_RULE)
+    return verdict("R4", statement, parts, R4_RULE, cells)
 
 
 def histogram_figure(densities: pd.DataFrame, context: Mapping[str, Any]) -> Figure:
