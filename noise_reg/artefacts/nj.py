@@ -289,7 +289,7 @@ def histogram_figure(densities: pd.DataFrame, context: Mapping[str, Any]) -> Fig
     made = Figure(figsize=(width, height))
     axes = made.subplots(
         rows, columns, squeeze=False,
-        gridspec_kw={"left": 0.08, "right": 0.985, "bottom": 0.62 / height, "top": 1 - (head.height(width) + 0.65) / height,
+        gridspec_kw={"left": 0.08, "right": 0.975, "bottom": 0.62 / height, "top": 1 - (head.height(width) + 0.65) / height,
                      "hspace": 0.5, "wspace": 0.18},
     )  # fmt: skip
     head.write(made, 0.15)
