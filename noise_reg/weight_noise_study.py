@@ -38,12 +38,16 @@ from noise_reg.train import new_stack, run_epoch
 CHUNK = 16  # directions a pass
 METHODS = {  # beside plain training; of the noise one draw a sample (the text's 'with each input presentation') or a mini-batch
     "penalty": ["regularizer=weight_penalty", "regularizer.weight_penalty={eta}"],
-    "noise a sample": [
+    "noise per sample": [
         "regularizer=weight_noise",
         "regularizer.weight_noise={eta}",
         "reading.weight_noise_draw=sample",
     ],
-    "noise a batch": ["regularizer=weight_noise", "regularizer.weight_noise={eta}", "reading.weight_noise_draw=batch"],
+    "noise per mini-batch": [
+        "regularizer=weight_noise",
+        "regularizer.weight_noise={eta}",
+        "reading.weight_noise_draw=batch",
+    ],
 }
 Rows = list[dict[str, Any]]
 
@@ -202,15 +206,6 @@ def penalty(network: Network) -> Tensor:
     return weight_gradient_norm(weights, h, network.activation)[0]
 
 
-def gradient_norm(network: Network) -> float:
-    """|grad_W J|, J the mean squared error of the batch."""
-    leaves = [one.clone().requires_grad_() for one in (*network.weights, *network.biases)]
-    count = len(network.weights)
-    moved = dataclasses.replace(network, weights=tuple(leaves[:count]), biases=tuple(leaves[count:]))
-    found = torch.autograd.grad(moved.errors().square().sum(1).mean(), leaves)
-    return math.sqrt(sum(float(one.square().sum()) for one in found))
-
-
 def estimate(name: str, values_V: Tensor) -> dict[str, float]:
     """A mean over draws and its standard error."""
     return {name: float(values_V.mean()), f"{name}_error": float(values_V.std()) / math.sqrt(len(values_V))}
@@ -246,6 +241,7 @@ def expansion(network: Network, plain: dict[str, Any]) -> tuple[dict[str, Any], 
         **estimate("cross", cross_V / math.sqrt(error * P)),
         "draws": plain["draws"],
     }
+    bent = network.activation == "relu" and len(network.weights) == 2  # its units' mean shift has a closed form
     rows = []
     for eta, shift, spread in zip(plain["etas"], shifts_NV, spreads_NV, strict=True):
         rest = estimate("rest_2", shift + spread - eta * (spread_V + shift_V))
@@ -257,6 +253,7 @@ def expansion(network: Network, plain: dict[str, Any]) -> tuple[dict[str, Any], 
                 "penalty": eta * P,
                 "curvature": eta * L,
                 **estimate("shift", shift),
+                "kinks": float(network.kinks(eta).mean()) if bent else math.nan,
                 "rest_1": eta * L + rest["rest_2"],
                 **rest,
                 "draws": plain["draws"],
@@ -277,7 +274,7 @@ def solution(
     network = network_of(pipeline.store.weights(one.job.spec.key), one.job.spec.arch, data, plain["images"])
     a_BK = network.errors()
     run |= {"loss": float(a_BK.square().sum(1).mean()), "penalty": float(penalty(network).mean())}
-    run |= {"curvature": float((a_BK * network.laplacian()).sum(1).mean()), "gradient_norm": gradient_norm(network)}
+    run |= {"curvature": float((a_BK * network.laplacian()).sum(1).mean()), "gradient_norm": network.gradient_norm()}
     return run, network
 
 

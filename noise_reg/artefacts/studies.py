@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.artefacts import drawings, meters, toy
+from noise_reg.artefacts import drawings, meters, toy, weight_noise
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -70,6 +70,13 @@ MEASURED = {
     ),
     "meters": OfTables(
         "meters", "Section 2.1: what a noise injection node adds to the loss", meters.SOURCE, meters.TABLES, meters.draw
+    ),
+    "weight_noise": OfTables(
+        "weight_noise",
+        "Deep Learning 7.5: weight noise as a gradient penalty",
+        weight_noise.SOURCE,
+        weight_noise.TABLES,
+        weight_noise.draw,
     ),
 }
 STUDIES = {

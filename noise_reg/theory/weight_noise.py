@@ -12,8 +12,9 @@ Axes: V directions, B samples, I inputs, O outputs, H units of a layer, K output
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +54,14 @@ class Network:
     def parameters(self) -> int:
         return sum(one.numel() for one in (*self.weights, *self.biases))
 
+    def gradient_norm(self) -> float:
+        """|grad_W J|, J the batch's mean squared error."""
+        leaves = [one.clone().requires_grad_() for one in (*self.weights, *self.biases)]
+        count = len(self.weights)
+        moved = replace(self, weights=tuple(leaves[:count]), biases=tuple(leaves[count:]))
+        found = torch.autograd.grad(moved.errors().square().sum(1).mean(), leaves)
+        return math.sqrt(sum(float(one.square().sum()) for one in found))
+
     def directions(self, count: int, generator: torch.Generator) -> Directions:
         """Of independent N(0, 1) entries."""
 
@@ -75,6 +84,16 @@ class Network:
             own = (act(z[n]).square().sum(1) + 1)[:, None, None] * torch.eye(len(weight), dtype=weight.dtype)
             gram = own + weight @ (D_BH[:, :, None] * gram * D_BH[:, None]) @ weight.mT
         return found
+
+    def kinks(self, eta: float) -> Tensor:
+        """Of a network with one hidden ReLU layer, the mean (B,) of 2 a (y(W + t xi) - y): z_1 has noise of variance
+        s^2 = eta (|x|^2 + 1), under which a unit's mean moves by s phi(z/s) - |z| Phi(-|z|/s); the noise of the output's weights is
+        independent of it. Where s is small beside a density of z over the batch, this goes with s^2, not faster."""
+        z_BH = self.pre_activations()[0]
+        s_B1 = (eta * (self.x_BI.square().sum(1, keepdim=True) + 1)).sqrt()
+        u = z_BH.abs() / s_B1
+        moved = s_B1 * torch.exp(-u.square() / 2) / math.sqrt(2 * math.pi) - z_BH.abs() * torch.special.ndtr(-u)
+        return 2 * (self.errors() * (moved @ self.weights[1].mT)).sum(1)
 
 
 @dataclass(frozen=True)
