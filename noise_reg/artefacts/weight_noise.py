@@ -48,6 +48,8 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], 
         "weight enters linearly, so L = 0. A ReLU's Δ_W y is 0 almost everywhere, yet noise carries units over their kinks, where it is "
         "not: what is left goes with η itself until η is too small to reach any image's next kink. The mean of that, with a hidden unit's "
         "z of noise s² = η (|x|² + 1), is 2 E[(y − t) W (s φ(z/s) − |z| Φ(−|z|/s))], W the output's weights: the claim 'W1, kinks'.",
+        "W3 is of the first-order change b. With the whole change of the output the cross term is the column `shift` of expansion.csv, "
+        "whose mean is η L (ReLU: `kinks`), not 0.",
         "## Solutions compared",
         runs_caption(settings),
         runs_table(tables),

@@ -52,8 +52,9 @@ W2_RULE = (
     "within ±25 %, contradicted if wholly outside, else inconclusive."
 )
 MEAN_RULE = (
-    "The mean over {draws} draws of all weights' noise, with t intervals that hold jointly with 95 %: reproduced if every one "
-    "contains {what} and reaches at most 5 % to either side, contradicted if one does not contain it, else under-powered."
+    "The mean over draws of all weights' noise, with t intervals that hold jointly with 95 %: reproduced if every one contains 0 and "
+    "reaches at most 5 % to either side, contradicted if one does not contain it, else under-powered. a = y − t, b = εᵀ∇_W y, and v "
+    "is the gradient of an output for an image, both sides summed over all of these."
 )
 
 
@@ -72,33 +73,25 @@ def joint(mean: float, error: float, draws: int, count: int) -> Interval:
 
 def judge(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
     small = tables["expansion"][tables["expansion"]["z_variance"] <= SMALL]
-    first = [first_order(name, epoch, rows, len(small), "") for name, epoch, rows in moments(small)]
     bent = small[small["kinks"].notna()]
-    kinks = [first_order(name, epoch, rows, len(bent), " − kinks") for name, epoch, rows in moments(bent)]
+    first = [first_order(name, epoch, rows, len(small), "") for name, epoch, rows in moments(small)]
     second = [second_order(name, epoch, rows) for name, epoch, rows in moments(small)]
-    draws = int(tables["moments"]["draws"].iloc[0])
+    kinks = [first_order(name, epoch, rows, len(bent), " − kinks") for name, epoch, rows in moments(bent)]
+    found = [
+        verdict("W1", "For small η the loss under weight noise is J + η E|∇_W y|².", first, W1_RULE),
+        verdict("W1, second order", "With η E[(y − t) Δ_W y] too, what is left is O(η²).", second, W1_SECOND_RULE),
+    ]
+    if kinks:
+        words = "What is left for a ReLU network is its units' shift over their kinks."
+        found.append(verdict("W1, kinks", words, kinks, W1_KINKS_RULE))
     means = joint_means(tables["moments"])
     cross = [mean_part(at, "E[ab] / √(E[a²] E[b²])", interval) for at, interval, _ in means]
     square = [mean_part(at, "E[(εᵀv)²] / (σ² |v|²) − 1", interval) for at, _, interval in means]
     return [
-        verdict("W1", "For small η the loss under weight noise is J + η E|∇_W y|².", first, W1_RULE),
-        verdict(
-            "W1, second order", "With η E[(y − t) Δ_W y] beside it, what is left is O(η²).", second, W1_SECOND_RULE
-        ),
-        *(
-            [
-                verdict(
-                    "W1, kinks",
-                    "For a ReLU network the rest is its units' shift over their kinks.",
-                    kinks,
-                    W1_KINKS_RULE,
-                )
-            ]
-            * bool(kinks)
-        ),
+        *found,
         *solutions(tables["flatness"]),
-        verdict("W3", "The cross term vanishes: E[ab] = 0.", cross, MEAN_RULE.format(draws=draws, what=0)),
-        verdict("W4", "E[(εᵀv)²] = σ² |v|².", square, MEAN_RULE.format(draws=draws, what=0)),
+        verdict("W3", "The cross term vanishes: E[ab] = 0.", cross, MEAN_RULE),
+        verdict("W4", "E[(εᵀv)²] = σ² |v|².", square, MEAN_RULE),
     ]
 
 

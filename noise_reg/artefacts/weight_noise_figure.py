@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.methods import dataset_name
 from noise_reg.artefacts.statistics import Interval
+from noise_reg.artefacts.weight_noise_claims import ROUNDING
 
 TITLE = "Noise on the weights, and the gradient penalty that it amounts to"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#7B3F61")
@@ -90,36 +91,28 @@ def draw_ratio(axis: Axes, table: pd.DataFrame) -> None:
 
 def draw_rests(axis: Axes, table: pd.DataFrame) -> None:
     epoch = table["epoch"].min()
-    for name, every, i in networks(table[table["epoch"] == epoch]):
-        rows = every[(every["rest_1"] / every["penalty"]).abs() > 1e-12]
-        if rows.empty:
-            axis.plot([], [], color=COLOURS[i], marker=MARKERS[i], ls="", label=f"{name}: 0 to rounding")
-            continue
-        differ = not np.allclose(rows["rest_1"], rows["rest_2"])
-        after = (
-            (("rest_1", "ηP", "white"), ("rest_2", "η(P + L)", COLOURS[i]))
-            if differ
-            else (("rest_2", "both", COLOURS[i]),)
-        )
-        for column, words, face in after:
+    etas, top = np.array(sorted(set(table["eta"]))), 0.0
+    for name, rows, i in networks(table[table["epoch"] == epoch]):
+        kinds = [("rest_1", "ηP", "white"), ("rest_2", "η(P + L)", COLOURS[i])]
+        if not rows["curvature"].any():
+            kinds = [("rest_2", "both", COLOURS[i])]
+        for column, words, face in kinds:
+            seen = rows[(rows[column] / rows["penalty"]).abs() > ROUNDING]
+            top = max(top, seen[column].abs().max()) if len(seen) else top
             axis.plot(
-                rows["eta"], rows[column].abs(), color=COLOURS[i], marker=MARKERS[i], mfc=face, ls=DASHES[i], ms=5, lw=1.2,
-                label=f"{name}, after {words}",
+                seen["eta"], seen[column].abs(), color=COLOURS[i], marker=MARKERS[i], mfc=face, ls=DASHES[i], ms=5, lw=1.2,
+                label=f"{name}, after {words}" if len(seen) else f"{name}: 0 to rounding",
             )  # fmt: skip
-        if rows["kinks"].notna().all():
-            axis.plot(
-                rows["eta"], rows["kinks"].abs(), color="black", ls="-", lw=0.9, label=f"{name}: its kinks, closed form"
-            )
-    etas = np.array(sorted(set(table["eta"])))
-    top = table["rest_1"].abs().max()
-    for slope in (1, 2):
-        axis.plot(etas, 3 * top * (etas / etas[-1]) ** slope, color="#999999", lw=0.8)
+        if rows["kinks"].any():
+            axis.plot(rows["eta"], rows["kinks"].abs(), color="black", lw=0.9, label=f"{name}: its kinks, closed form")
+    for slope in (1, 2) if top else ():
+        guide = 3 * top * (etas / etas[-1]) ** slope
+        axis.plot(etas, guide, color="#999999", lw=0.8)
         axis.annotate(
-            f"slope {slope}", (etas[1], 3 * top * (etas[1] / etas[-1]) ** slope), fontsize=8, color="#666666",
-            xytext=(0, 5), textcoords="offset points", ha="center",
+            f"slope {slope}", (etas[1], guide[1]), fontsize=8, color="#666666", xytext=(0, 5), textcoords="offset points", ha="center"
         )  # fmt: skip
+    axis.set_yscale("log" if top else "linear")
     axis.set_xscale("log")
-    axis.set_yscale("log")
     axis.set(xlabel="η", ylabel=r"|what is left of $\tilde{J} - J$|")
     axis.set_title(f"W1. What the expansion leaves, epoch {epoch}", fontsize=10, loc="left")
 
