@@ -36,8 +36,8 @@ def figure(
     settings = context["settings"]
     head = Head(
         f"{TITLE}: {dataset_name(context['dataset'])}",
-        f"Squared error, noise N(0, η) on every weight and bias; {settings['draws']} pairs of draws, {settings['images']} training images, "
-        f"fp64. Below: {settings['seeds']} seeds a method, {settings['probe_draws']} pairs, {settings['directions']} directions.",
+        f"Squared error, noise N(0, η) on all weights and biases; {settings['draws']} pairs ±ε, {settings['images']} training images, fp64. "
+        f"W2: {settings['seeds']} seeds, {settings['probe_draws']} pairs.",
         context["below_paper_scale"],
     )
     width = 11.0
@@ -163,7 +163,7 @@ def draw_flatness(axis: Axes, table: pd.DataFrame) -> None:
 
 def draw_lines(axis: Axes, table: pd.DataFrame) -> None:
     training, table = first_training(table)
-    strongest = table["eta"].max()
+    strongest, count = table["eta"].max(), table["direction"].nunique()
     for method, (colour, dash, _) in METHODS.items():
         rows = table[(table["method"] == method) & table["eta"].isin([0.0, strongest])]
         if rows.empty or method == "noise per mini-batch":
@@ -175,7 +175,7 @@ def draw_lines(axis: Axes, table: pd.DataFrame) -> None:
     axis.locator_params(axis="x", nbins=5)
     axis.set(xlabel="distance along the direction, in standard deviations of a weight", ylabel="squared error")
     axis.set_title(
-        f"Along random directions from a minimum ({training}, η = {strongest:g};\nlines: mean, bands: 10 to 90 % of directions)",
+        f"Along random directions from a minimum ({training}, η = {strongest:g};\nlines: mean, bands: 10 to 90 % of {count} directions)",
         fontsize=10,
         loc="left",
     )
