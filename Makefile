@@ -13,10 +13,10 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy reproduce-weight-noise report bench lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-23s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  PRESET=smoke|quick|short|cpu|paper   DEVICE=auto|cpu|cuda   DATA_DIR=<folder of prepared <dataset>.npz>"
 	@echo "  ARGS='<further settings>'  PYTHON3=<Python 3.11 to 3.13 to build the environment with>"
@@ -91,6 +91,9 @@ reproduce-table1: $(STAMP) ## Table 1: trained on MNIST, tested on USPS (PRESET,
 
 reproduce-toy: $(STAMP) ## Appendix B: the linear toy model, its equations and phases (seconds, no data)
 	$(PYTHON) scripts/study.py study=toy $(ARGS)
+
+reproduce-weight-noise: $(STAMP) ## Deep Learning 7.5: weight noise as a gradient penalty, flat and sharp minima (DATA_DIR, DEVICE)
+	$(PYTHON) scripts/weight_noise.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 reproduce-%: $(STAMP) ## Any other figure or table, by its name in conf/artefact
 	$(call REPRODUCE,$*)

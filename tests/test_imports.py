@@ -24,7 +24,16 @@ LAYERS = [
     ["pipeline"],
     ["estimate", "wanted"],
     ["sweep", "reproduce", "reevaluate", "entry"],
-    ["benchmark", "phase_sweep", "meter_study", "drawings", "nj_study", "jacobian_study", "nj_questions"],
+    [
+        "benchmark",
+        "phase_sweep",
+        "meter_study",
+        "weight_noise_study",
+        "drawings",
+        "nj_study",
+        "jacobian_study",
+        "nj_questions",
+    ],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted((ROOT / "noise_reg").rglob("*.py"))

@@ -67,7 +67,7 @@ def judge(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
             of = rows[rows["k"] == k]
             words = f"{network}, epoch {epoch}: R_{k}"
             slopes.append(
-                slope_part("FC", words, of["batch"].tolist(), of["rms"].tolist(), expected, SLOPE_TOLERANCE, "")
+                slope_part("FC", words, "|B|", of["batch"].tolist(), of["rms"].tolist(), expected, SLOPE_TOLERANCE, "")
             )
     signs = []
     for row in tables["spectrum"].to_dict("records"):

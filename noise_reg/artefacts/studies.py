@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.artefacts import drawings, meters, nj, nj_expansion, nj_questions, toy
+from noise_reg.artefacts import drawings, meters, nj, nj_expansion, nj_questions, toy, weight_noise
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -90,6 +90,13 @@ MEASURED = {
     ),
     "nj_histogram": OfTables(
         "nj_histogram", "N+J: activations of tanh MLPs", nj.SOURCE, nj.HISTOGRAM_TABLES, nj.draw_histogram
+    ),
+    "weight_noise": OfTables(
+        "weight_noise",
+        "Deep Learning 7.5: weight noise as a gradient penalty",
+        weight_noise.SOURCE,
+        weight_noise.TABLES,
+        weight_noise.draw,
     ),
 }
 STUDIES = {

@@ -99,7 +99,9 @@ def rightly(table: pd.DataFrame, column: str) -> Part:
 def slope(table: pd.DataFrame, column: str, expected: float, remark: str) -> Part:
     """log `column` against log |B|."""
     name = {"r1_spread": "spread of R_1", "r2_mean": "mean of R_2", "step_error": "distance from Eq. 13"}[column]
-    return slope_part("toy", name, table["batch"].tolist(), table[column].tolist(), expected, SLOPE_TOLERANCE, remark)
+    return slope_part(
+        "toy", name, "|B|", table["batch"].tolist(), table[column].tolist(), expected, SLOPE_TOLERANCE, remark
+    )
 
 
 def ratio(table: pd.DataFrame, column: str, expected: Any) -> str:

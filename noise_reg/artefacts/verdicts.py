@@ -56,20 +56,21 @@ def part(arch: str, comparison: str, interval: Interval, verdict: str, remark: s
 def slope_part(
     arch: str,
     what: str,
-    batch: Sequence[float],
+    against: str,
+    places: Sequence[float],
     values: Sequence[float],
     expected: float,
     tolerance: float,
     remark: str,
 ) -> Part:
-    """log `values` against log `batch`: the slope minus the `expected` one, with its 95 % t interval, and whether it is that."""
-    fit = stats.linregress(np.log(np.asarray(batch, float)), np.log(np.asarray(values, float)))
-    reach = float(stats.t.ppf(0.975, len(batch) - 2)) * float(fit.stderr)
+    """log `values` at `places` against log `against`, as it is named: the slope minus the `expected` one, with its 95 % t interval, and whether it is that."""
+    fit = stats.linregress(np.log(np.asarray(places, float)), np.log(np.asarray(values, float)))
+    reach = float(stats.t.ppf(0.975, len(places) - 2)) * float(fit.stderr)
     off = float(fit.slope) - expected
     low, high = off - reach, off + reach
     inside, outside = low >= -tolerance and high <= tolerance, low > tolerance or high < -tolerance
     verdict = REPRODUCED if inside else CONTRADICTED if outside else INCONCLUSIVE
-    words, n = f"{what}: slope against |B| − ({expected:g})", (len(batch), len(batch))
+    words, n = f"{what}: slope against {against} − ({expected:g})", (len(places), len(places))
     return Part(arch, words, round(off, 6), round(low, 6), round(high, 6), n, True, verdict, remark)
 
 

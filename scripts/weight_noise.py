@@ -1,0 +1,19 @@
+"""Measures what noise on the weights adds to the loss and to training: `python scripts/weight_noise.py`."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from noise_reg import entry
+from noise_reg.weight_noise_study import study
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="weight_noise")
+@entry.told
+def main(cfg: DictConfig) -> None:
+    study(cfg)
+
+
+if __name__ == "__main__":
+    entry.run(main)
