@@ -28,7 +28,7 @@ CONTEXT: dict[str, Any] = {
     "network": {"arch": "fc", "widths": [8], "optimizer": "sgd", "eta": 0.1, "batch": 10, "epochs": 2, "precision": "fp32"},
     "settings": {"seeds": 4, "bins": 2, "sure": 0.99},
 }  # fmt: skip
-PLAIN = {"accuracy": 0.88, "nll": 0.5, "confidence": 0.95, "ece": 0.07, "sure": 0.7}
+PLAIN = {"train_accuracy": 0.97, "accuracy": 0.88, "nll": 0.5, "confidence": 0.95, "ece": 0.07, "sure": 0.7}
 SMOOTHED = {0.1: {"confidence": 0.89, "ece": 0.02, "sure": 0.2}, 0.2: {"confidence": 0.9, "ece": 0.03, "sure": 0.1}}
 
 
@@ -106,8 +106,11 @@ def test_holms_correction_is_over_the_epsilons() -> None:
 
 
 def test_under_confidence_is_told_where_it_is() -> None:
-    found = judge(tables({0.2: {"ece": 0.12, "confidence": 0.76}}), 0.99)[2]
-    assert "over-confident by 1.0" in found.numbers[0].remark and "under-confident by 12.0" in found.numbers[1].remark
+    found = judge(tables({0.2: {"ece": 0.12, "confidence": 0.76}}, size=0), 0.99)[2]
+    assert (
+        "over-confident by 1.00 points" in found.numbers[0].remark
+        and "under-confident by 12.00 points" in found.numbers[1].remark
+    )
     errors = {0.0: {0: 7.0}, 0.1: {0: 2.0}, 0.2: {0: 12.0}}
     told = in_words(errors, {0.0: {0: 7.0}, 0.1: {0: 1.0}, 0.2: {0: -12.0}})
     assert told.startswith("ECE is least at ε = 0.1 (2.00 %).") and told.endswith("at ε = 0.2.")

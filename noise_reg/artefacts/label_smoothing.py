@@ -32,13 +32,16 @@ from noise_reg.artefacts.statistics import (
     too_few,
     undecided,
 )
-from noise_reg.artefacts.tables import claims_table
 from noise_reg.artefacts.verdicts import Part, Verdict, interval_text, part, size_text
 
 SOURCE = (
     "Deep Learning, section 7.5.1, as summarised in 'Noise Robustness: How Weight Perturbation Leads to Regularization'"
 )
 TABLES = ("runs", "bins", "curve")
+LOSS = {
+    "exact": "The loss is the exact one: the clamped one changes what smoothed targets ask for.",
+    "clamped": "The loss clamps the probability of every class, which changes what smoothed targets ask for.",
+}
 
 COMPARED = (
     "Each ε above 0 against ε = 0: the mean difference, paired by seed (Welch where fewer than three seeds are shared), its 95 % t "
@@ -156,11 +159,21 @@ def as_markdown(tables: Tables, context: Mapping[str, Any], verdicts: Sequence[V
     caption = (
         f"{dataset_name(context['dataset'])}, {described(context)}. Mean ± 2 standard deviations over n runs of clean test "
         f"images; NLL against the hard labels; ECE with {settings['bins']} bins of equal width (biased upwards in a finite sample, "
-        "alike for every ε). The text gives no such numbers."
+        f"alike for every ε). {LOSS[context['reading']['loss']]} The text gives no such numbers."
     )
-    header = ["ε", "n", "accuracy (%)", "NLL (nats)", "mean confidence (%)", "confidence − accuracy", "ECE (%)"]
+    header = [
+        "ε",
+        "n",
+        "training accuracy (%)",
+        "accuracy (%)",
+        "NLL (nats)",
+        "mean confidence (%)",
+        "confidence − accuracy",
+        "ECE (%)",
+    ]
     header.append(f"confidences above {settings['sure']:g} (%)")
     columns = {
+        "train_accuracy": 100 * runs["train_accuracy"],
         "accuracy": 100 * runs["accuracy"],
         "nll": runs["nll"],
         "confidence": 100 * runs["confidence"],
@@ -185,15 +198,24 @@ def as_markdown(tables: Tables, context: Mapping[str, Any], verdicts: Sequence[V
         markdown.table(header, body),
         in_words(values["ece"], values["gap"]),
         "## Claims",
-        claims_table(verdicts),
+        claims(verdicts),
         markdown.table(
             ["claim", "ε", "comparison", "difference in points [95 % interval]", "runs", "verdict", "remark"], claimed
         ),
-        "\n".join(f"- {v.claim}: {v.rule}" for v in verdicts),
+        "\n".join([*(f"- {v.claim}: {v.rule.removesuffix(COMPARED).strip()}" for v in verdicts), f"- All: {COMPARED}"]),
         "## For information",
         "Nothing is claimed of these, so nothing is judged.",
         information(values["accuracy"], values["nll"]),
     )
+
+
+def claims(verdicts: Sequence[Verdict]) -> str:
+    """The verdict on every claim, and on each epsilon of it."""
+    body = []
+    for v in verdicts:
+        each = {p.arch: combine([q.verdict for q in v.numbers if q.arch == p.arch]) for p in v.numbers}
+        body.append([v.claim, v.statement, v.verdict, ", ".join(f"{epsilon} {word}" for epsilon, word in each.items())])
+    return markdown.table(["claim", "statement", "verdict", "by ε"], body)
 
 
 def spread(of: Mapping[int, float], name: str) -> str:
@@ -234,5 +256,5 @@ def information(accuracy: Values, nll: Values) -> str:
         for epsilon, (interval, p) in compared(of).items():
             numbers = (interval.difference, interval.low, interval.high)
             middle, low, high = (f"{v:+.{digits}f}".replace("-", "−") for v in numbers)
-            body.append([words, f"{epsilon:g}", f"{middle} [{low}, {high}]", f"{p:.2g}"])
+            body.append([words, f"{epsilon:g}", f"{middle} [{low}, {high}]", f"{p:.2g}".replace("-", "−")])
     return markdown.table(["measure", "ε", "difference to ε = 0 [95 % interval]", "Holm's p"], body)

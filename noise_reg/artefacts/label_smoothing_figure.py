@@ -23,6 +23,7 @@ STYLES = (
     Style("#CC79A7", SOLID, "D", False),
     Style("#6e6e6e", DASHED, "v", True),
 )
+OPTIMIZERS = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam"}
 LEAST_IN_BIN = 10  # test images of each run, for a bin to be drawn in the reliability diagram
 
 Lines = list[tuple[float, Style]]
@@ -33,7 +34,7 @@ def described(context: Mapping[str, Any]) -> str:
     net, settings = context["network"], context["settings"]
     seeds = f"{settings['seeds']} seed{'s' if settings['seeds'] > 1 else ''} an ε"
     return (
-        f"{arch_name(net['arch'])} with hidden layers of {', '.join(map(str, net['widths']))}, {net['optimizer']}, η = {net['eta']:g}, "
+        f"{arch_name(net['arch'])}, hidden layers of {', '.join(map(str, net['widths']))}, {OPTIMIZERS[net['optimizer']]}, η = {net['eta']:g}, "
         f"B = {net['batch']}, {net['epochs']} epochs, {context['reading']['loss']} loss, {net['precision']}; {seeds}, "
         f"preset {context['preset']}"
     )
@@ -119,8 +120,9 @@ def draw_confidences(axis: Axes, table: pd.DataFrame, lines: Lines) -> None:
 
 
 def draw_curve(axis: Axes, table: pd.DataFrame, lines: Lines) -> None:
+    """Without strength 1, where nothing of the image is left and chance would press all lines together."""
     for epsilon, style in lines:
-        rows = table[table["epsilon"] == epsilon]
+        rows = table[(table["epsilon"] == epsilon) & (table["sigma_noise"] < 1)]
         if len(rows):
             by_seed = 100 * rows.pivot(index="sigma_noise", columns="seed", values="accuracy")
             spread_over_seeds(axis, by_seed.index.to_series(), by_seed, style)
