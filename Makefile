@@ -13,7 +13,7 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-label-smoothing reproduce-meters reproduce-phases reproduce-table1 reproduce-toy report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-label-smoothing reproduce-meters reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy report bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-26s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +77,14 @@ reproduce-meters: $(STAMP) ## Section 2.1: R_k, local gradient and Hessian along
 
 reproduce-label-smoothing: $(STAMP) ## Label smoothing: confidence, calibration and robustness by epsilon (DATA_DIR, DEVICE)
 	$(PYTHON) scripts/label_smoothing.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+
+reproduce-nj-table: $(STAMP) ## N+J: strengths searched, then test errors of tanh MLPs on MNIST, MNIST-Binary, USPS (DATA_DIR, DEVICE)
+	$(PYTHON) scripts/nj.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+
+reproduce-nj-expansion: $(STAMP) ## N+J: what noise in the Jacobian's input adds, against the Hessian (DATA_DIR, DEVICE)
+	$(PYTHON) scripts/nj_expansion.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+
+reproduce-nj-histogram: reproduce-nj-table ## N+J: the activations of the same runs
 
 reproduce-table1: $(STAMP) ## Table 1: trained on MNIST, tested on USPS (PRESET, DATA_DIR, DEVICE)
 	$(call REPRODUCE,table1)

@@ -10,7 +10,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from noise_reg.evaluation_spec import AttackSpec, CertificateSpec, CorruptionSpec, EvaluationSpec, ShiftSpec
+from noise_reg.evaluation_spec import (
+    AttackSpec,
+    CertificateSpec,
+    CorruptionSpec,
+    EvaluationSpec,
+    ShiftSpec,
+    ValidationSpec,
+)
 from noise_reg.spec import RunSpec, SpecError, Strengths, checked, number, one_of, parse
 
 STRENGTHS = tuple(f.name for f in dataclasses.fields(Strengths))
@@ -88,7 +95,7 @@ def read_job(cfg: DictConfig) -> Job:
 
 
 def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationSpec, ...]:
-    """The evaluations `names`: 'corruption', or those of the groups `attack` and `shift`. Raises SpecError for an unknown one."""
+    """The evaluations `names`: 'corruption', 'validation', or those of the groups `attack` and `shift`. Raises SpecError for an unknown one."""
     if isinstance(names, str) or not names:
         raise SpecError(f"evaluations = {names}: must be a list of at least one, as evaluations=[fgsm,pgd]")
     attacks: Any = OmegaConf.to_container(cfg.attack, resolve=True)
@@ -97,13 +104,17 @@ def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationS
     for name in names:
         if name == "corruption":
             found.append(parse(CorruptionSpec, OmegaConf.to_container(cfg.corruption), "corruption."))  # type: ignore[arg-type]
+        elif name == "validation":
+            found.append(ValidationSpec())
         elif name in attacks:
             kind: type[AttackSpec | CertificateSpec] = CertificateSpec if name == "certificate" else AttackSpec
             found.append(parse(kind, attacks[name], f"attack.{name}."))
         elif name in shifts:
             found.append(parse(ShiftSpec, shifts[name], f"shift.{name}."))
         else:
-            raise SpecError(f"evaluations = {name}: unknown; known are {', '.join(['corruption', *attacks, *shifts])}")
+            raise SpecError(
+                f"evaluations = {name}: unknown; known are {', '.join(['corruption', 'validation', *attacks, *shifts])}"
+            )
     return tuple(found)
 
 

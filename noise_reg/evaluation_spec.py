@@ -132,4 +132,18 @@ class ShiftSpec:
         return 1.0
 
 
-EvaluationSpec = CorruptionSpec | AttackSpec | CertificateSpec | ShiftSpec
+@dataclass(frozen=True)
+class ValidationSpec:
+    """Clean accuracy on the validation images, which reading 5 keeps from training: what hyper-parameters are chosen by."""
+
+    label = "validation"
+
+    def stored(self) -> list[Stored]:
+        return [(self.label, {}, self.label)]
+
+    def passes(self, images: int) -> float:
+        """Forward passes over as many images as there are test images."""
+        return 1.0
+
+
+EvaluationSpec = CorruptionSpec | AttackSpec | CertificateSpec | ShiftSpec | ValidationSpec

@@ -16,11 +16,11 @@ from noise_reg.config import Job, Runtime
 from noise_reg.data import Dataset, load
 from noise_reg.errors import UserError
 from noise_reg.evaluate import evaluation_precision, measure
-from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec
+from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec, ValidationSpec
 from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
 from noise_reg.precision import arithmetic
-from noise_reg.prepare import TrainingData, data_key, prepare, shifted
+from noise_reg.prepare import TrainingData, data_key, held_out, prepare, shifted
 from noise_reg.spec import RunSpec, digest, parse
 from noise_reg.store import Store
 from noise_reg.tracking import Tracker, TrackingSpec
@@ -100,11 +100,15 @@ class Pipeline:
 
     def data_for(self, spec: RunSpec, settings: EvaluationSpec | None) -> TrainingData:
         """The data of `spec`, with what `settings` tests on."""
-        if not isinstance(settings, ShiftSpec):
+        if not isinstance(settings, ShiftSpec | ValidationSpec):
             return self.data(spec)
         key = (*data_key(spec), settings)
         if key not in self.prepared:
-            self.prepared[key] = shifted(self.data(spec), self.dataset(settings.dataset), spec.reading, settings)
+            if isinstance(settings, ShiftSpec):
+                found = shifted(self.data(spec), self.dataset(settings.dataset), spec.reading, settings)
+            else:
+                found = held_out(self.data(spec), self.dataset(spec.dataset.name), spec)
+            self.prepared[key] = found
         return self.prepared[key]
 
     def complete(self, jobs: Sequence[Job], group: str, tags: Sequence[str]) -> list[dict[str, Any]]:

@@ -81,6 +81,22 @@ def shifted(data: TrainingData, other: Dataset, reading: ReadingSpec, settings: 
     )
 
 
+def held_out(data: TrainingData, dataset: Dataset, spec: RunSpec) -> TrainingData:
+    """`data` with its validation images, those that `spec` does not train on, as its test images."""
+    _, index = split(len(dataset.train_images), spec.reading.train_fraction, spec.dataset.split_seed)
+    if not len(index):
+        raise SpecError(
+            f"reading.train_fraction = {spec.reading.train_fraction}: must be below 1 for a validation: nothing is kept from training"
+        )
+    pixels = (dataset.train_images[index].to(data.x.dtype) / 255).to(data.x.device)
+    return replace(
+        data,
+        test_x=data.standardizer(pixels).flatten(1),
+        test_pixels=pixels.flatten(1),
+        test_y=dataset.train_labels[index].to(data.x.device),
+    )
+
+
 def data_key(spec: RunSpec) -> tuple[Any, ...]:
     """Runs with equal data keys share one prepared data set."""
     reading = spec.reading

@@ -24,7 +24,7 @@ LAYERS = [
     ["pipeline"],
     ["estimate", "wanted"],
     ["sweep", "reproduce", "reevaluate", "entry"],
-    ["benchmark", "phase_sweep", "meter_study", "label_smoothing_study", "drawings"],
+    ["benchmark", "phase_sweep", "meter_study", "label_smoothing_study", "drawings", "nj_study", "jacobian_study"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted((ROOT / "noise_reg").rglob("*.py"))

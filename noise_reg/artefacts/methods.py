@@ -36,6 +36,12 @@ METHODS: dict[str, tuple[str, Style]] = {
     "full_ninr_catapult": ("full-NINR (catapult)", Style("#D55E00", SOLID, "s", True)),
     "cdt_0.2": ("CDT 0.2", Style("#009E73", DOTTED, "^", False)),
     "cdt": ("CDT 0.4", Style("#009E73", DASH_DOT, "^", True)),
+    "input_noise": ("N", Style("#009E73", DOTTED, "d", False)),
+    "jacobian": ("J", Style("#E69F00", DASHED, "<", False)),
+    "nj": ("N+J", Style("#D55E00", SOLID, "D", True)),
+    "weight_noise": ("weight noise", Style("#0072B2", SOLID, "o", True)),
+    "weight_penalty": ("weight-gradient penalty", Style("#56B4E9", DASHED, "o", False)),
+    "label_smoothing": ("label smoothing", Style("#CC79A7", SOLID, "p", True)),
 }
 SPARE = (
     Style("#8C6D31", SOLID, "D", False),
@@ -43,7 +49,7 @@ SPARE = (
     Style("#B0B000", DASH_DOT, "h", False),
     Style("#7B3F61", DOTTED, "<", True),
 )
-ARCHS = {"fc": "FC", "cnn": "CNN", "vgg": "VGG"}
+ARCHS = {"fc": "FC", "cnn": "CNN", "vgg": "VGG", "tanh_mlp": "tanh MLP", "linear": "linear"}
 DATASETS = {
     "fmnist": "Fashion-MNIST",
     "mnist": "MNIST",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.artefacts import drawings, label_smoothing, meters, toy
+from noise_reg.artefacts import drawings, label_smoothing, meters, nj, nj_expansion, toy
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -77,6 +77,19 @@ MEASURED = {
     ),
     "meters": OfTables(
         "meters", "Section 2.1: what a noise injection node adds to the loss", meters.SOURCE, meters.TABLES, meters.draw
+    ),
+    "nj_table": OfTables(
+        "nj_table", "N+J: test error of tanh MLPs on MNIST, MNIST-Binary and USPS", nj.SOURCE, nj.TABLES, nj.draw
+    ),
+    "nj_expansion": OfTables(
+        "nj_expansion",
+        "N+J: what noise in the Jacobian's input adds",
+        nj_expansion.SOURCE,
+        nj_expansion.TABLES,
+        nj_expansion.draw,
+    ),
+    "nj_histogram": OfTables(
+        "nj_histogram", "N+J: activations of tanh MLPs", nj.SOURCE, nj.HISTOGRAM_TABLES, nj.draw_histogram
     ),
 }
 STUDIES = {

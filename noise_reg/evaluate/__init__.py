@@ -11,7 +11,7 @@ from noise_reg.evaluate.adversarial import attacked_accuracy
 from noise_reg.evaluate.certificate import certify
 from noise_reg.evaluate.clean import clean_scores
 from noise_reg.evaluate.corruption import corruption_accuracy
-from noise_reg.evaluation_spec import AttackSpec, CertificateSpec, EvaluationSpec, ShiftSpec
+from noise_reg.evaluation_spec import AttackSpec, CertificateSpec, EvaluationSpec, ShiftSpec, ValidationSpec
 from noise_reg.nn import StackedModel
 from noise_reg.prepare import TrainingData
 
@@ -26,7 +26,7 @@ def measure(
     if isinstance(settings, AttackSpec):
         accuracy_RS, flat_R1 = attacked_accuracy(*test, settings)
         return {settings.label: (settings.grid, accuracy_RS), f"{settings.label}_zero_gradients": ((0.0,), flat_R1)}
-    if isinstance(settings, ShiftSpec):
+    if isinstance(settings, ShiftSpec | ValidationSpec):
         accuracy_R = clean_scores(model, data.test_x, data.test_y, "exact")[1]
         return {settings.label: ((0.0,), accuracy_R[:, None])}
     if isinstance(settings, CertificateSpec):

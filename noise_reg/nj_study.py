@@ -1,0 +1,183 @@
+"""The N+J table (Rifai, Glorot, Bengio, Vincent): strengths searched by validation accuracy, then runs over seeds, tested.
+
+Axes: R replicas, B samples, H units of a layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from noise_reg.artefacts import MEASURED
+from noise_reg.config import Job, of_measurement, read_job, read_runtime
+from noise_reg.estimate import estimate
+from noise_reg.evaluation_spec import ValidationSpec
+from noise_reg.nn import Places, StackedModel
+from noise_reg.nn.export import stacked_model
+from noise_reg.pipeline import Pipeline
+from noise_reg.reproduce import run_provenance, show_verdicts
+from noise_reg.spec import SpecError
+
+PLAIN = "none"
+CHUNK = 1000  # samples a forward pass
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method on one panel (data set and depth) at one strength and rate, as Hydra's overrides."""
+
+    panel: str
+    method: str
+    rate: float
+    strength: float  # of what is searched; 0 for the plain network
+    overrides: tuple[str, ...]
+
+    def job(self, seed: int, pipeline: Pipeline) -> Job:
+        made = read_job(hydra.compose("train", overrides=[*self.overrides, f"seed={seed}"]))
+        return dataclasses.replace(made, evaluations=(ValidationSpec(),), runtime=pipeline.runtime)
+
+
+def study(cfg: DictConfig) -> None:
+    """Searches, trains, and draws results/nj_table and results/nj_histogram."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    check(plain)
+    pipeline = Pipeline(read_runtime(cfg))
+    rates = [candidate(plain, panel, PLAIN, rate, 0.0) for panel in plain["panels"] for rate in plain["rates"]]
+    tried = scores(plain, rates, pipeline, "the rate")
+    rate_of = {panel: best(tried, panel, PLAIN).rate for panel in plain["panels"]}
+    strengths = [
+        candidate(plain, panel, method, rate_of[panel], strength)
+        for panel in plain["panels"]
+        for method, searched in plain["search"].items()
+        for values in searched.values()
+        for strength in values
+    ]
+    tried |= scores(plain, strengths, pipeline, "strengths")
+    chosen = [best(tried, panel, method) for panel in plain["panels"] for method in (PLAIN, *plain["search"])]
+    finals = [(one, seed, one.job(seed, pipeline)) for one in chosen for seed in range(plain["seeds"])]
+    complete(pipeline, [job for _, _, job in finals], "final runs", Path(cfg.results))
+    search = pd.DataFrame([{**row_of(c), "validation_accuracy": tried[c], "chosen": c in chosen} for c in tried])
+    runs = pd.DataFrame([{**row_of(one), **tested(pipeline, job, seed)} for one, seed, job in finals])
+    histogram = pd.DataFrame([row for final in finals for row in activations(pipeline, *final, plain["bins"])])
+    context = run_provenance(finals[0][2].spec, pipeline)
+    datasets = {job.spec.dataset.name: pipeline.data(job.spec).facts for _, _, job in finals}
+    context |= {"preset": plain["preset"], "below_paper_scale": "", "settings": of_measurement(plain), "data": datasets}
+    context["dataset"] = ", ".join(datasets)
+    for name, tables in (("nj_table", {"search": search, "runs": runs}), ("nj_histogram", {"activations": histogram})):
+        out = Path(cfg.results) / f"{name}{plain['suffix']}"
+        show_verdicts(MEASURED[name].build(tables, context, out), out)
+
+
+def check(plain: Mapping[str, Any]) -> None:
+    for name, least in (("seeds", 1), ("bins", 4)):
+        if not isinstance(plain[name], int) or isinstance(plain[name], bool) or plain[name] < least:
+            raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least {least}")
+    if not isinstance(plain["search_seed"], int) or plain["search_seed"] < plain["seeds"]:
+        raise SpecError(
+            f"search_seed = {plain['search_seed']}: must be a whole number of at least seeds = {plain['seeds']}, so that no "
+            "run of the search is tested"
+        )
+    if not plain["panels"]:
+        raise SpecError("panels: at least one must be given")
+    lists = {"rates": plain["rates"]}
+    for method, searched in plain["search"].items():
+        if len(searched) != 1:
+            raise SpecError(f"search.{method} = {searched}: must name one strength and its candidates")
+        lists |= {f"search.{method}.{name}": values for name, values in searched.items()}
+    for name, values in lists.items():
+        numbers = isinstance(values, list) and values and all(type(v) in (int, float) and v > 0 for v in values)
+        if not numbers:
+            raise SpecError(f"{name} = {values}: must be a list of numbers above 0")
+
+
+def candidate(plain: Mapping[str, Any], panel: str, method: str, rate: float, strength: float) -> Candidate:
+    own = [f"regularizer={method}", *(f"regularizer.{name}={strength!r}" for name in plain["search"].get(method, {}))]
+    overrides = [*plain["overrides"], *plain["panels"][panel], f"optimizer.learning_rate={rate!r}", *own]
+    return Candidate(panel, method, float(rate), float(strength), tuple(overrides))
+
+
+def scores(
+    plain: Mapping[str, Any], candidates: Sequence[Candidate], pipeline: Pipeline, what: str
+) -> dict[Candidate, float]:
+    """Each one's validation accuracy, a fraction; NaN for a run that diverged."""
+    jobs = [one.job(plain["search_seed"], pipeline) for one in candidates]
+    complete(pipeline, jobs, f"the search for {what}", Path(plain["results"]))
+    return {one: validation(pipeline, job) for one, job in zip(candidates, jobs, strict=True)}
+
+
+def complete(pipeline: Pipeline, jobs: Sequence[Job], what: str, results: Path) -> None:
+    plan = estimate(pipeline, jobs, results)
+    print(f"{what}: {plan.needed} runs, {plan.found} found; {plan.range} on {plan.device}", flush=True)
+    pipeline.complete(jobs, group="nj", tags=["nj"])
+
+
+def validation(pipeline: Pipeline, job: Job) -> float:
+    found = pipeline.store.evaluation(job.spec.key, ValidationSpec.label, {})
+    return math.nan if found is None else float(found["accuracy"].iloc[0])
+
+
+def best(tried: Mapping[Candidate, float], panel: str, method: str) -> Candidate:
+    """The highest validation accuracy; of equal ones the first. Raises SpecError if every one diverged."""
+    own = [one for one in tried if (one.panel, one.method) == (panel, method) and math.isfinite(tried[one])]
+    if not own:
+        raise SpecError(f"panels.{panel}: every run of {method} in the search diverged; give lower rates or strengths")
+    return max(own, key=lambda one: tried[one])
+
+
+def row_of(one: Candidate) -> dict[str, Any]:
+    dataset, _, depth = one.panel.rpartition("_")
+    return {
+        "dataset": dataset, "depth": int(depth), "method": one.method, "rate": one.rate, "strength": one.strength
+    }  # fmt: skip
+
+
+def tested(pipeline: Pipeline, job: Job, seed: int) -> dict[str, Any]:
+    record = pipeline.store.read_record(job.spec.key)
+    names = ("status", "epochs", "train_accuracy", "test_accuracy", "seconds")
+    found = {"key": job.spec.key, "seed": seed, **{name: record[name] for name in names}}
+    return found | {"validation_accuracy": validation(pipeline, job)}
+
+
+def activations(pipeline: Pipeline, one: Candidate, seed: int, job: Job, bins: int) -> list[dict[str, Any]]:
+    """How many activations of test images fall into each bin of [-1, 1], as a JSON list a layer; none of a diverged run."""
+    key = job.spec.key
+    if pipeline.store.read_record(key)["status"] != "completed":
+        return []
+    data = pipeline.data(job.spec)
+    model = stacked_model([job.spec], [pipeline.store.weights(key)], data.image, data.classes).to(data.x.device)
+    counts = [layer.tolist() for layer in histogram(model, data.test_x, bins)]
+    return [
+        {**row_of(one), "seed": seed, "layer": n, "counts": json.dumps([int(c) for c in layer])}
+        for n, layer in enumerate(counts, start=1)
+    ]
+
+
+class Histogram(Places):
+    """Counts the activations that pass, by layer; (bins,) each."""
+
+    def __init__(self, bins: int) -> None:
+        self.bins, self.counts = bins, dict[int, Tensor]()
+
+    def look(self, h: Tensor, layer: int) -> None:
+        found = torch.histc(h.float().cpu(), self.bins, -1, 1)
+        self.counts[layer] = self.counts[layer] + found if layer in self.counts else found
+
+
+@torch.no_grad()
+def histogram(model: StackedModel, x_ND: Tensor, bins: int) -> list[Tensor]:
+    """(bins,) a hidden layer, of a stack of one."""
+    found = Histogram(bins)
+    for x_BD in x_ND.split(CHUNK):
+        model(x_BD[None], found)
+    return list(found.counts.values())

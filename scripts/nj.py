@@ -1,0 +1,19 @@
+"""Searches strengths, trains and draws the N+J table and its activation histograms: `python scripts/nj.py`."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from noise_reg import entry
+from noise_reg.nj_study import study
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="nj")
+@entry.told
+def main(cfg: DictConfig) -> None:
+    study(cfg)
+
+
+if __name__ == "__main__":
+    entry.run(main)

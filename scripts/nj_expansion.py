@@ -1,0 +1,19 @@
+"""Measures and draws what noise in the input of a Jacobian penalty adds to it: `python scripts/nj_expansion.py`."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from noise_reg import entry
+from noise_reg.jacobian_study import study
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="nj_expansion")
+@entry.told
+def main(cfg: DictConfig) -> None:
+    study(cfg)
+
+
+if __name__ == "__main__":
+    entry.run(main)
