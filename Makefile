@@ -13,10 +13,10 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy reproduce-weight-noise report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-label-smoothing reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy reproduce-weight-noise report bench lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-23s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-26s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  PRESET=smoke|quick|short|cpu|paper   DEVICE=auto|cpu|cuda   DATA_DIR=<folder of prepared <dataset>.npz>"
 	@echo "  ARGS='<further settings>'  PYTHON3=<Python 3.11 to 3.13 to build the environment with>"
@@ -74,6 +74,9 @@ reproduce-drawings: $(STAMP) ## Figs 1, 4 and 5: perturbations, the nodes' topol
 
 reproduce-meters: $(STAMP) ## Section 2.1: R_k, local gradient and Hessian along training (DATA_DIR, DEVICE)
 	$(PYTHON) scripts/meters.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+
+reproduce-label-smoothing: $(STAMP) ## Label smoothing: confidence, calibration and robustness by epsilon (DATA_DIR, DEVICE)
+	$(PYTHON) scripts/label_smoothing.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 reproduce-nj-table: $(STAMP) ## N+J: strengths searched, then test errors of tanh MLPs on MNIST, MNIST-Binary, USPS (DATA_DIR, DEVICE)
 	$(PYTHON) scripts/nj.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)

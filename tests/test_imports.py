@@ -28,6 +28,7 @@ LAYERS = [
         "benchmark",
         "phase_sweep",
         "meter_study",
+        "label_smoothing_study",
         "weight_noise_study",
         "drawings",
         "nj_study",

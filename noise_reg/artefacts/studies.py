@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.artefacts import drawings, meters, nj, nj_expansion, nj_questions, toy, weight_noise
+from noise_reg.artefacts import drawings, label_smoothing, meters, nj, nj_expansion, nj_questions, toy, weight_noise
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -67,6 +67,13 @@ MEASURED = {
         drawings.SOURCE,
         drawings.TABLES,
         drawings.draw,
+    ),
+    "label_smoothing": OfTables(
+        "label_smoothing",
+        "Label smoothing: confidence and calibration",
+        label_smoothing.SOURCE,
+        label_smoothing.TABLES,
+        label_smoothing.draw,
     ),
     "meters": OfTables(
         "meters", "Section 2.1: what a noise injection node adds to the loss", meters.SOURCE, meters.TABLES, meters.draw

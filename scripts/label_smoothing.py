@@ -1,0 +1,19 @@
+"""Measures confidence and calibration of networks trained on smoothed labels: `python scripts/label_smoothing.py`."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from noise_reg import entry
+from noise_reg.label_smoothing_study import study
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="label_smoothing")
+@entry.told
+def main(cfg: DictConfig) -> None:
+    study(cfg)
+
+
+if __name__ == "__main__":
+    entry.run(main)
