@@ -83,10 +83,11 @@ def check(plain: Mapping[str, Any]) -> None:
     for name, least in (("seeds", 1), ("bins", 4)):
         if not isinstance(plain[name], int) or isinstance(plain[name], bool) or plain[name] < least:
             raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least {least}")
-    if not isinstance(plain["search_seed"], int) or plain["search_seed"] < plain["seeds"]:
+    found = plain["search_seeds"]
+    if not isinstance(found, list) or not found or any(type(s) is not int or s < plain["seeds"] for s in found):
         raise SpecError(
-            f"search_seed = {plain['search_seed']}: must be a whole number of at least seeds = {plain['seeds']}, so that no "
-            "run of the search is tested"
+            f"search_seeds = {found}: must be a list of whole numbers of at least seeds = {plain['seeds']}, so that no run of the "
+            "search is tested"
         )
     if not plain["panels"]:
         raise SpecError("panels: at least one must be given")
@@ -110,10 +111,10 @@ def candidate(plain: Mapping[str, Any], panel: str, method: str, rate: float, st
 def scores(
     plain: Mapping[str, Any], candidates: Sequence[Candidate], pipeline: Pipeline, what: str
 ) -> dict[Candidate, float]:
-    """Each one's validation accuracy, a fraction; NaN for a run that diverged."""
-    jobs = [one.job(plain["search_seed"], pipeline) for one in candidates]
-    complete(pipeline, jobs, f"the search for {what}", Path(plain["results"]))
-    return {one: validation(pipeline, job) for one, job in zip(candidates, jobs, strict=True)}
+    """Each one's mean validation accuracy over the search's seeds, a fraction; NaN if one of its runs diverged."""
+    jobs = {one: [one.job(seed, pipeline) for seed in plain["search_seeds"]] for one in candidates}
+    complete(pipeline, [job for own in jobs.values() for job in own], f"the search for {what}", Path(plain["results"]))
+    return {one: sum(validation(pipeline, job) for job in own) / len(own) for one, own in jobs.items()}
 
 
 def complete(pipeline: Pipeline, jobs: Sequence[Job], what: str, results: Path) -> None:

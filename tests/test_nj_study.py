@@ -21,14 +21,14 @@ from tests.composed import composed
 from tests.plain import made_data, made_spec
 
 CONTEXT = {
-    "preset": "test", "dataset": "usps", "below_paper_scale": "", "settings": {"seeds": 5, "search_seed": 1000},
+    "preset": "test", "dataset": "usps", "below_paper_scale": "", "settings": {"seeds": 5, "search_seeds": [1000]},
 }  # fmt: skip
 CELLS = [("usps", 1), ("mnist", 2)]
 ERRORS = {"none": 5.0, "l2": 4.9, "input_noise": 4.6, "jacobian": 4.5, "nj": 4.0}
 SPREAD = np.array([-0.05, 0.02, 0.0, 0.03, 0.01])
 SMALL = [
     "panels={digits_1: ['dataset=digits', 'arch.widths=[12]'], digits_2: ['dataset=digits', 'arch.widths=[12,8]']}",
-    "rates=[0.1,0.3]", "search={l2: {weight_decay: [0.001]}, nj: {jacobian: [0.001,0.01]}}", "seeds=3", "bins=20",
+    "rates=[0.1,0.3]", "search={l2: {weight_decay: [0.001]}, nj: {jacobian: [0.001,0.01]}}", "seeds=3", "search_seeds=[7,8]", "bins=20",
     ("overrides=['arch=tanh_mlp','reading=exact_loss','reading.standardize=none','optimizer.batch_size=32','max_epochs=2',"
     "'reading.train_fraction=0.8','stop_accuracy=1.0']"), "wandb=disabled",
 ]  # fmt: skip
@@ -133,7 +133,7 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("seeds=0", "seeds = 0: must be a whole number of at least 1"),
-        ("search_seed=2", "search_seed = 2: must be a whole number of at least seeds = 3"),
+        ("search_seeds=[2]", r"search_seeds = \[2\]: must be a list of whole numbers of at least seeds = 3"),
         ("rates=[]", r"rates = \[\]: must be a list of numbers above 0"),
         ("search.l2.weight_decay=[-1]", r"search\.l2\.weight_decay = \[-1\]: must be a list of numbers above 0"),
         ("+search.l2.sigma=[1]", r"search\.l2 = .*: must name one strength"),

@@ -207,7 +207,7 @@ def as_markdown(
         claims_table(verdicts),
         *(claim_block(v) for v in verdicts),
         "## The search",
-        f"One run a candidate, seed {context['settings']['search_seed']}, on the validation images; the test images take no part. The "
+        f"Mean of {len(context['settings']['search_seeds'])} runs a candidate on the validation images; the test images take no part. The "
         "rate is the plain network's best and then everyone's. Chosen ones are marked *.",
         search_table(tables["search"]),
     )
