@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from noise_reg.artefacts import EVERY, redraw
-from noise_reg.artefacts.nj import regimes
+from noise_reg.artefacts.nj_histogram import regimes
 from noise_reg.nj_study import Candidate, best, histogram, study
 from noise_reg.spec import SpecError
 from noise_reg.train import new_stack

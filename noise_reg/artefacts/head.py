@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 CHARACTERS_AN_INCH = 14  # of 9 point text, cautiously
@@ -36,3 +38,34 @@ class Head:
         for i, (text, colour, weight) in enumerate(self.lines(width - left)):
             up = 1 - (0.4 + LINE * i) / height
             figure.text(left / width, up, text, va="top", fontsize=9, color=colour, fontweight=weight)
+
+
+def two_columns(
+    head: Head,
+    count: int,
+    draw: Callable[[Axes, int], None],
+    *,
+    each: float,
+    xlabel: str,
+    ylabel: str = "",
+    under: float = 0.0,
+) -> Figure:
+    """`count` panels in two columns, the nth drawn by `draw(axes, n)`, each `each` inches high; `under` inches below the head are
+    left free for a legend."""
+    width, rows = 10.5, -(-count // 2)
+    top = head.height(width) + 0.3 + under
+    height = top + 0.25 + each * rows
+    figure = Figure(figsize=(width, height))
+    place = {"left": 0.09, "right": 0.975, "bottom": 0.62 / height, "top": 1 - top / height}
+    axes = figure.subplots(rows, 2, squeeze=False, gridspec_kw={**place, "hspace": 0.45, "wspace": 0.26})
+    head.write(figure, 0.15)
+    for n, axis in enumerate(axes.flat):
+        if n < count:
+            draw(axis, n)
+        else:
+            axis.set_axis_off()
+    for axis in axes[-1]:
+        axis.set_xlabel(xlabel)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    return figure

@@ -1,22 +1,19 @@
-"""The N+J table (Rifai, Glorot, Bengio, Vincent, from a summary): test error by data set, depth and method; claims R1, R2 and R4."""
+"""The N+J table (Rifai, Glorot, Bengio, Vincent, from a summary): test error by data set, depth and method; claims R1 and R2."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
-from noise_reg.artefacts.head import Head
+from noise_reg.artefacts.head import Head, two_columns
 from noise_reg.artefacts.methods import METHODS, dataset_name, rank, styles
 from noise_reg.artefacts.methods import label as method_label
 from noise_reg.artefacts.paper import paper_numbers
@@ -25,10 +22,9 @@ from noise_reg.artefacts.tables import claim_block, claims_table
 from noise_reg.artefacts.verdicts import Part, Verdict, interval_text, part
 
 SOURCE = "Adding noise to the input of a model trained with a regularized objective (a summary), 'Key Results'"
-TABLES, HISTOGRAM_TABLES = ("search", "runs"), ("activations",)
+TABLES = ("search", "runs")
 PLAIN, BEST = "none", "nj"
 PRINTED = {"none": "mlp", "nj": "nj"}  # in paper.yaml
-SATURATED, LINEAR = 0.9, 0.1  # |tanh|: above and below
 RULE = (
     "Test accuracy, {who}, paired by seed, on each data set and depth. A part is reproduced if its 95 % interval lies above 0, "
     "contradicted if the difference is negative with Holm's p < 0.05 over the parts of the data set and depth, otherwise "
@@ -36,12 +32,6 @@ RULE = (
 )
 R1_RULE = RULE.format(who="N − MLP and J − MLP")
 R2_RULE = RULE.format(who="N+J − each other method")
-R4_RULE = (
-    f"Per run: the share of the test images' activations with |h| > {SATURATED} (saturated) or |h| < {LINEAR} (linear), over all "
-    "hidden layers, N+J − MLP, paired by seed, in percentage points: reproduced if the 95 % interval lies above 0, contradicted "
-    "if the difference is negative with Holm's p < 0.05 over all data sets and depths, otherwise inconclusive (under-powered "
-    "beyond a half-width of 2 points or below 3 runs)."
-)
 Cell = tuple[str, int]  # data set, depth
 BySeed = dict[int, float]
 
@@ -125,26 +115,10 @@ def figure(errors: Mapping[Cell, Mapping[str, BySeed]], context: Mapping[str, An
         f"Dots: runs; bar: mean and its 95 % t interval; dashes: the paper's number, printed without spread. {scale(context)}",
         context["below_paper_scale"],
     )
-    columns = 2
-    rows = -(-len(errors) // columns)
-    width = 10.5
-    height = head.height(width) + 0.55 + 2.15 * rows
-    made = Figure(figsize=(width, height))
-    axes = made.subplots(
-        rows, columns, squeeze=False,
-        gridspec_kw={"left": 0.09, "right": 0.985, "bottom": 0.62 / height, "top": 1 - (head.height(width) + 0.3) / height,
-                     "hspace": 0.55, "wspace": 0.28},
-    )  # fmt: skip
-    head.write(made, 0.15)
     cells = list(errors)
-    for place, axis in enumerate(axes.flat):
-        if place >= len(cells):
-            axis.set_axis_off()
-            continue
-        panel(axis, cells[place], errors[cells[place]])
-    for axis in axes[-1]:
-        axis.set_xlabel("test error (%)")
-    return made
+    return two_columns(
+        head, len(cells), lambda axis, n: panel(axis, cells[n], errors[cells[n]]), each=2.15, xlabel="test error (%)"
+    )
 
 
 def panel(axis: Axes, cell: Cell, methods: Mapping[str, BySeed]) -> None:
@@ -227,114 +201,3 @@ def search_table(search: pd.DataFrame) -> str:
 
 def error_text(accuracy: float) -> str:
     return "diverged" if math.isnan(accuracy) else f"{100 - 100 * accuracy:.2f}"
-
-
-def draw_histogram(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], out: Path) -> list[Verdict]:
-    """nj_histogram.png, .svg, .md under `out`, and the verdict on R4."""
-    table = tables["activations"]
-    densities = table.assign(counts=table["counts"].map(lambda text: np.array(json.loads(text), float)))
-    verdicts = [r4(densities)]
-    save_figure(out, "nj_histogram", histogram_figure(densities, context))
-    save_text(out, "nj_histogram.md", histogram_markdown(densities, context, verdicts))
-    return verdicts
-
-
-def regimes(counts: np.ndarray) -> tuple[float, float]:
-    """Shares (%) of saturated and of linear activations, of counts over [-1, 1]; a bin belongs where its middle is."""
-    middles = np.abs(middle(len(counts)))
-    return tuple(float(100 * counts[chosen].sum() / counts.sum()) for chosen in (middles > SATURATED, middles < LINEAR))  # type: ignore[return-value]
-
-
-def middle(bins: int) -> np.ndarray:
-    return (np.arange(bins) + 0.5) * 2 / bins - 1
-
-
-def shares(densities: pd.DataFrame) -> dict[Cell, dict[str, dict[int, tuple[float, float]]]]:
-    """(data set, depth) -> method -> seed -> shares (%) of saturated and of linear activations, over all hidden layers."""
-    found: dict[Cell, dict[str, dict[int, tuple[float, float]]]] = {}
-    for (dataset, depth, method, seed), group in densities.groupby(["dataset", "depth", "method", "seed"], sort=False):
-        of = found.setdefault((str(dataset), int(str(depth))), {}).setdefault(str(method), {})
-        of[int(str(seed))] = regimes(np.sum(np.stack(list(group["counts"])), axis=0))
-    return found
-
-
-def r4(densities: pd.DataFrame) -> Verdict:
-    cells = shares(densities)
-    intervals = []
-    for methods in cells.values():
-        both = [{seed: sum(s) for seed, s in methods.get(m, {}).items()} for m in (BEST, PLAIN)]
-        intervals.append(difference(*both))
-    adjusted = holm([interval.p for interval in intervals])
-    parts = [
-        part(
-            name_of(cell), f"{label(BEST)} − {label(PLAIN)}, saturated or linear", interval, judge_greater(interval, p)
-        )
-        for cell, interval, p in zip(cells, intervals, adjusted, strict=True)
-    ]
-    statement = "Regularised units sit more often in the saturated or the linear regime."
-    return verdict("R4", statement, parts, R4_RULE, cells)
-
-
-def histogram_figure(densities: pd.DataFrame, context: Mapping[str, Any]) -> Figure:
-    head = Head(
-        "Activations of tanh MLPs on test images",
-        f"All hidden layers; mean over runs of the share of activations in each bin, logarithmic. {scale(context)}",
-        context["below_paper_scale"],
-    )
-    cells = list(shares(densities))
-    columns = 2
-    rows = -(-len(cells) // columns)
-    width = 10.5
-    height = head.height(width) + 0.95 + 2.1 * rows
-    made = Figure(figsize=(width, height))
-    axes = made.subplots(
-        rows, columns, squeeze=False,
-        gridspec_kw={"left": 0.08, "right": 0.975, "bottom": 0.62 / height, "top": 1 - (head.height(width) + 0.65) / height,
-                     "hspace": 0.5, "wspace": 0.18},
-    )  # fmt: skip
-    head.write(made, 0.15)
-    names = sorted(densities["method"].unique(), key=lambda m: rank(m, METHODS))
-    look = styles(names)
-    for place, axis in enumerate(axes.flat):
-        if place >= len(cells):
-            axis.set_axis_off()
-            continue
-        dataset, depth = cells[place]
-        of = densities[(densities["dataset"] == dataset) & (densities["depth"] == depth)]
-        for method in names:
-            runs = of[of["method"] == method].groupby("seed")["counts"].agg(lambda c: np.sum(np.stack(list(c)), axis=0))
-            if len(runs):
-                mean = np.mean([100 * c / c.sum() for c in runs], axis=0)
-                style = look[method]
-                axis.step(middle(len(mean)), mean, where="mid", color=style.colour, ls=style.dash, lw=1.5)
-        for bound in (-SATURATED, -LINEAR, LINEAR, SATURATED):
-            axis.axvline(bound, color="#bbbbbb", lw=0.7)
-        axis.set(yscale="log", xlim=(-1, 1))
-        axis.set_title(name_of(cells[place]), fontsize=10, loc="left")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("% of activations")
-    for axis in axes[-1]:
-        axis.set_xlabel("activation")
-    handles = [Line2D([], [], color=look[m].colour, ls=look[m].dash, lw=1.8, label=label(m)) for m in names]
-    made.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.07, 1 - (head.height(width) + 0.02) / height), ncols=len(names),
-                frameon=False, fontsize=9)  # fmt: skip
-    return made
-
-
-def histogram_markdown(densities: pd.DataFrame, context: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
-    body = []
-    for cell, methods in shares(densities).items():
-        for method, of in methods.items():
-            columns = [summarise([s[n] for s in of.values()]) for n in (0, 1)]
-            numbers = [f"{s.mean:.1f}" + ("" if math.isnan(s.sd) else f" ± {s.sd:.1f}") for s in columns]
-            body.append([name_of(cell), label(method), *numbers, str(len(of))])
-    header = ["network", "method", f"saturated, |h| > {SATURATED} (%)", f"linear, |h| < {LINEAR} (%)", "n"]
-    return markdown.document(
-        "# Activations of tanh MLPs on test images",
-        f"Share of the hidden units' activations, mean ± standard deviation over runs. {scale(context)} The paper shows pictures only.",
-        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
-        markdown.table(header, body),
-        "## Claim",
-        claims_table(verdicts),
-        *(claim_block(v) for v in verdicts),
-    )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
-from noise_reg.artefacts.head import Head
+from noise_reg.artefacts.head import Head, two_columns
 from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED, combine
 from noise_reg.artefacts.tables import claims_table
 from noise_reg.artefacts.verdicts import Part, Verdict, interval_text
@@ -79,27 +79,16 @@ def figure(table: pd.DataFrame, context: Mapping[str, Any]) -> Figure:
         context["below_paper_scale"],
     )
     networks = list(dict.fromkeys(table["network"]))
-    width, columns = 10.5, 2
-    rows = -(-len(networks) // columns)
-    height = head.height(width) + 0.7 + 2.9 * rows
-    made = Figure(figsize=(width, height))
-    axes = made.subplots(
-        rows, columns, squeeze=False,
-        gridspec_kw={"left": 0.085, "right": 0.985, "bottom": 0.6 / height, "top": 1 - (head.height(width) + 0.3) / height,
-                     "hspace": 0.38, "wspace": 0.22},
-    )  # fmt: skip
-    head.write(made, 0.15)
-    for place, axis in enumerate(axes.flat):
-        if place < len(networks):
-            panel(axis, table[table["network"] == networks[place]], networks[place])
-        else:
-            axis.set_axis_off()
-    axes[0][0].legend(fontsize=8.5, frameon=False, loc="lower left")
-    for axis in axes[-1]:
-        axis.set_xlabel(r"$\sigma$ (pixels from 0 to 1)")
-    for axis in axes[:, 0]:
-        axis.set_ylabel(r"$/\ \sigma^2(\|H\|^2 + |\sum\nabla F\cdot\nabla\Delta F|)$")
-    return made
+
+    def draw_panel(axis: Axes, n: int) -> None:
+        panel(axis, table[table["network"] == networks[n]], networks[n])
+        if n == 0:
+            axis.legend(fontsize=8.5, frameon=False, loc="lower left")
+
+    ylabel = r"$/\ \sigma^2(\|H\|^2 + |\sum\nabla F\cdot\nabla\Delta F|)$"
+    return two_columns(
+        head, len(networks), draw_panel, each=2.9, xlabel=r"$\sigma$ (pixels from 0 to 1)", ylabel=ylabel
+    )
 
 
 def panel(axis: Axes, rows: pd.DataFrame, network: str) -> None:

@@ -12,7 +12,17 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.artefacts import drawings, label_smoothing, meters, nj, nj_expansion, nj_questions, toy, weight_noise
+from noise_reg.artefacts import (
+    drawings,
+    label_smoothing,
+    meters,
+    nj,
+    nj_expansion,
+    nj_histogram,
+    nj_questions,
+    toy,
+    weight_noise,
+)
 from noise_reg.artefacts.folder import Kept, save_text
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -96,7 +106,7 @@ MEASURED = {
         nj_questions.draw,
     ),
     "nj_histogram": OfTables(
-        "nj_histogram", "N+J: activations of tanh MLPs", nj.SOURCE, nj.HISTOGRAM_TABLES, nj.draw_histogram
+        "nj_histogram", "N+J: activations of tanh MLPs", nj.SOURCE, nj_histogram.TABLES, nj_histogram.draw
     ),
     "weight_noise": OfTables(
         "weight_noise",
