@@ -313,8 +313,8 @@ def test_table_2_has_no_verdict_on_a_data_set_that_the_paper_lacks(tmp_path: Pat
 
 def test_unknown_methods_keep_their_name_and_get_a_spare_style() -> None:
     assert (label("jacobian_0.1"), label("cdt")) == ("jacobian_0.1", "CDT 0.4")
-    given = styles(["none", "nj", "jacobian"])
-    assert (given["jacobian"], given["nj"], given["none"]) == (SPARE[0], SPARE[1], METHODS["none"][1])
+    given = styles(["none", "unheard", "new"])
+    assert (given["new"], given["unheard"], given["none"]) == (SPARE[0], SPARE[1], METHODS["none"][1])
 
 
 def test_an_unknown_artefact_lists_the_known() -> None:
