@@ -35,7 +35,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 test: $(STAMP) ## Run the tests (at most 10 minutes on 2 cores)
-	$(PYTHON) -m pytest -q
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(PYTHON) -m ruff check
