@@ -57,23 +57,25 @@ def mean_loss_and_gradient(
     """(R,), the mean over the batch, and its gradient by the logits (R, B, K): what autograd finds, in one pass. Replicas with
     `soft` targets have those in place of the labels."""
     samples = labels_RB.shape[1]
-    if loss == "squared":
-        difference = logits_RBK - F.one_hot(labels_RB, logits_RBK.shape[2])
-        loss_R, grad_RBK = difference.square().sum((1, 2)).div_(samples), difference.mul_(2 / samples)
-    else:
-        log_p_RKB, place_R1B = log_probabilities(logits_RBK), labels_RB[:, None]
-        loss_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
-        grad_RKB = log_p_RKB.exp_().scatter_add_(
-            1, place_R1B, torch.full_like(loss_RB, -1)[:, None]
-        )  # softmax - one-hot
-        if loss == "clamped":
-            exact_RB, loss_RB = loss_RB, loss_RB.clamp(LEAST, MOST)
-            grad_RKB.masked_fill_((loss_RB != exact_RB)[:, None], 0)
-        loss_R, grad_RBK = loss_RB.sum(1).div_(samples), grad_RKB.div_(samples).mT.contiguous()
+    loss_R, grad_RBK = loss_and_gradient(loss, logits_RBK, labels_RB, samples)
     if soft is not None:
         rows, targets_ABK = soft
         loss_R[rows], grad_RBK[rows] = soft_loss_and_gradient(loss, logits_RBK[rows], targets_ABK)
     return loss_R, grad_RBK
+
+
+def loss_and_gradient(loss: str, logits_RBK: Tensor, labels_RB: Tensor, divisor: float = 1.0) -> tuple[Tensor, Tensor]:
+    """(R,), the sum over the batch by `divisor`, and its gradient by the logits (R, B, K)."""
+    if loss == "squared":
+        difference = logits_RBK - F.one_hot(labels_RB, logits_RBK.shape[2])
+        return difference.square().sum((1, 2)).div_(divisor), difference.mul_(2 / divisor)
+    log_p_RKB, place_R1B = log_probabilities(logits_RBK), labels_RB[:, None]
+    loss_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
+    grad_RKB = log_p_RKB.exp_().scatter_add_(1, place_R1B, torch.full_like(loss_RB, -1)[:, None])  # softmax - one-hot
+    if loss == "clamped":
+        exact_RB, loss_RB = loss_RB, loss_RB.clamp(LEAST, MOST)
+        grad_RKB.masked_fill_((loss_RB != exact_RB)[:, None], 0)
+    return loss_RB.sum(1).div_(divisor), grad_RKB.div_(divisor).mT.contiguous()
 
 
 def soft_loss_and_gradient(loss: str, logits_ABK: Tensor, targets_ABK: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noise_reg.evaluate import adversarial
+from noise_reg.data import Standardizer
+from noise_reg.evaluate import adversarial, evaluation_arithmetic
 from noise_reg.evaluate.adversarial import attacked_accuracy
 from noise_reg.evaluate.clean import clean_scores
 from noise_reg.evaluation_spec import AttackSpec
+from noise_reg.nn import CLEAN
+from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData
 from noise_reg.spec import SpecError, parse
 from noise_reg.streams import Purpose, uniform
@@ -105,6 +108,34 @@ def test_fgsm_equals_foolbox(arch: str) -> None:
         wrapped = foolbox.PyTorchModel(exported(outcome, data), bounds=(0, 1), device="cpu")
         _, _, lost = foolbox.attacks.LinfFastGradientAttack()(wrapped, images, data.test_y, epsilons=list(GRID))
         assert row == pytest.approx((1 - lost.double().mean(1)).tolist(), abs=1e-6)
+
+
+def test_gradients_at_the_edge_of_floats_still_point_somewhere_as_they_do_for_foolbox() -> None:
+    model, data, (outcome, *_) = trained("fc")
+    model.keep(torch.tensor([0]))
+    model.float()
+    with torch.no_grad():
+        first, second = model(data.test_x.float()[None], CLEAN)[0].topk(2).values.unbind(1)
+        factor = 95 / float((first - second).median())  # e^-95 is 5.5e-42: below float32's least normal number
+        for parameter in model.layers[-1].parameters():
+            parameter.mul_(factor)
+    network = exported(outcome, data).float()
+    assert isinstance(network, nn.Sequential) and isinstance(network.standardize, Standardizer)
+    with torch.no_grad():
+        for parameter in network[-1].parameters():
+            parameter.mul_(factor)
+    chosen, standardizer = attack(grid=(0.0, 0.1)), network.standardize
+    flat = {}
+    for flush in (True, False):
+        with arithmetic("fp32", torch.device("cpu"), flush):
+            found_RS, flat_R1 = attacked_accuracy(model, data.test_pixels.float(), data.test_y, standardizer, chosen)
+        flat[flush] = float(flat_R1)
+    assert flat[True] > flat[False]  # some image lies in between
+    assert evaluation_arithmetic(chosen, "bf16") == ("fp32", False)
+    wrapped = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+    images = data.test_pixels.float().view(-1, *IMAGE)
+    _, _, lost = foolbox.attacks.LinfFastGradientAttack()(wrapped, images, data.test_y, epsilons=list(chosen.grid))
+    assert found_RS[0].tolist() == pytest.approx((1 - lost.double().mean(1)).tolist(), abs=1e-6)
 
 
 def test_strength_0_is_the_clean_accuracy_and_pgd_is_stronger_than_fgsm() -> None:

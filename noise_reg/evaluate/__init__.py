@@ -47,7 +47,8 @@ def measure(
     return {"clean": ((0.0,), accuracy_RS[:, :1]), settings.label: (settings.grid, accuracy_RS[:, asked])}
 
 
-def evaluation_precision(settings: EvaluationSpec, trained: str) -> str:
-    """That of the training, but for attacks at least fp32: they climb along the signs of small gradients."""
+def evaluation_arithmetic(settings: EvaluationSpec, trained: str) -> tuple[str, bool]:
+    """The training's precision, with denormal numbers as 0. For attacks at least fp32, and with denormal numbers, as attack
+    libraries have them: they climb along the signs of gradients however small."""
     attacks = isinstance(settings, AttackSpec | CertificateSpec)
-    return "fp32" if attacks and trained == "bf16" else trained
+    return ("fp32" if attacks and trained == "bf16" else trained), not attacks

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from noise_reg.data import Standardizer
 from noise_reg.evaluation_spec import AttackSpec
-from noise_reg.losses import mean_loss_and_gradient
+from noise_reg.losses import loss_and_gradient
 from noise_reg.nn import CLEAN, StackedModel
 from noise_reg.streams import Purpose, uniform
 
@@ -84,8 +84,8 @@ def ascent(model: StackedModel, x_RBD: Tensor, y_RB: Tensor, loss: str) -> tuple
         x_RBD = x_RBD.detach().requires_grad_()
         logits_RBK = model(x_RBD, CLEAN)
         found_RBK = logits_RBK.detach()
-        _, grad_RBK = mean_loss_and_gradient(loss, found_RBK, y_RB)
-        (grad_RBD,) = torch.autograd.grad(logits_RBK, x_RBD, grad_RBK * y_RB.shape[1])  # of a sample, not of the mean
+        _, grad_RBK = loss_and_gradient(loss, found_RBK, y_RB)  # of the sum: a share of the mean would sooner be 0
+        (grad_RBD,) = torch.autograd.grad(logits_RBK, x_RBD, grad_RBK)
     return found_RBK.argmax(2) == y_RB, grad_RBD.sign_()
 
 
