@@ -110,10 +110,7 @@ class Adaptive:
         self.inner = inner_optimizer(spec, list(self.parameters.values()))
         for name, value in state.items():
             owner, _, quantity = name.rpartition(":")
-            device = (
-                self.parameters[owner].device if value.dim() or spec.name == "adam" else "cpu"
-            )  # as torch makes them
-            self.inner.state[self.parameters[owner]][quantity] = value.to(device)
+            self.inner.state[self.parameters[owner]][quantity] = value.to(self.parameters[owner].device)
 
     @torch.no_grad()
     def step(self, penalties: Penalties | None = None) -> None:
@@ -135,7 +132,8 @@ class Adaptive:
 
 
 def inner_optimizer(spec: OptimizerSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    rate, capturable = spec.learning_rate, parameters[0].is_cuda  # a CUDA graph wants the number of steps on the device
     if spec.name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=spec.learning_rate, alpha=spec.rho, eps=spec.epsilon)
+        return torch.optim.RMSprop(parameters, lr=rate, alpha=spec.rho, eps=spec.epsilon, capturable=capturable)
     betas = (spec.beta_1, spec.beta_2)
-    return torch.optim.Adam(parameters, lr=spec.learning_rate, betas=betas, eps=spec.epsilon, fused=True)
+    return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=spec.epsilon, fused=True, capturable=capturable)

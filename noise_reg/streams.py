@@ -46,16 +46,21 @@ class Purpose(IntEnum):
 
 
 def philox(
-    seeds_R: Tensor, purpose: int, first: int, blocks: int, lane: int, step: int | Tensor, epoch: int
+    seeds_R: Tensor, purpose: int, first: int, blocks: int, lane: int, step: int | Tensor, epoch: int | Tensor
 ) -> list[Tensor]:
     """Four (R, blocks) int64 tensors of independent words in [0, 2^32): blocks `first` to `first + blocks - 1`.
 
-    `step` is one number or (R,) int64, one a row.
+    `step` is one number, (1,) or (R,) int64, one a row; `epoch` one number or (1,) int64.
     """
     device = seeds_R.device
     step_R = step if isinstance(step, Tensor) else torch.full((1,), step, dtype=torch.int64, device=device)
     c0, c2 = torch.arange(first, first + blocks, device=device)[None], step_R[:, None] & MASK
-    c1, c3 = (torch.full((1, 1), value & MASK, dtype=torch.int64, device=device) for value in (lane, epoch))
+    c1, c3 = (
+        value.view(1, 1) & MASK
+        if isinstance(value, Tensor)
+        else torch.full((1, 1), value & MASK, dtype=torch.int64, device=device)
+        for value in (lane, epoch)
+    )
     key_0, key_1 = seeds_R[:, None], purpose
     spare: list[Tensor] = []  # in the later rounds: two buffers that hold nothing any more
     for turn in range(ROUNDS):
@@ -75,7 +80,7 @@ def philox(
     return [c0, c1.bitwise_and_(MASK), c2, c3.bitwise_and_(MASK)]
 
 
-def uniform(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int | Tensor, epoch: int) -> Tensor:
+def uniform(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int | Tensor, epoch: int | Tensor) -> Tensor:
     """(R, count) float32 in (0, 1], from 32 bits each."""
     blocks = -(-count // 4)
     words = torch.cat(philox(seeds_R, purpose, 0, blocks, lane, step, epoch), dim=1)[:, :count]
@@ -86,7 +91,7 @@ def open_unit(words: Tensor) -> Tensor:
     return words.to(torch.float32).add_(0.5).mul_(2.0**-32)
 
 
-def normal(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int | Tensor, epoch: int) -> Tensor:
+def normal(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int | Tensor, epoch: int | Tensor) -> Tensor:
     """(R, count) float32 standard normal numbers by Box and Muller (1958)."""
     blocks = -(-count // 4)
     out = torch.empty(len(seeds_R), 4, blocks, device=seeds_R.device)
@@ -103,7 +108,7 @@ def normal(seeds_R: Tensor, purpose: int, count: int, *, lane: int, step: int | 
 
 
 def drawn(
-    distribution: DistributionSpec, seeds_R: Tensor, count: int, *, lane: int, step: int | Tensor, epoch: int
+    distribution: DistributionSpec, seeds_R: Tensor, count: int, *, lane: int, step: int | Tensor, epoch: int | Tensor
 ) -> Tensor:
     """(R, count) float32 of a distribution of NINR's noise, in units of sigma_epsilon; see DistributionSpec."""
     address: dict[str, Any] = {"lane": lane, "step": step, "epoch": epoch}
@@ -135,7 +140,7 @@ def keep_mask(
     *,
     lane: int,
     step: int | Tensor,
-    epoch: int,
+    epoch: int | Tensor,
     dtype: torch.dtype = torch.bool,
     purpose: Purpose = Purpose.DROPOUT,
 ) -> Tensor:

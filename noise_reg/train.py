@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from noise_reg.evaluate.clean import clean_scores
+from noise_reg.graph import Repeated
 from noise_reg.losses import correct, mean_loss_and_gradient
 from noise_reg.nn import DTYPES, StackedModel, depth
 from noise_reg.optimizers import State, kept, optimizer_of
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData
-from noise_reg.regularizers import Penalties, TrainingPlaces, WeightNoise, node_layers
+from noise_reg.regularizers import Penalties, TrainingPlaces, WeightNoise, node_layers, of_step
 from noise_reg.spec import RunSpec, SpecError
 from noise_reg.streams import permutation
 
@@ -37,8 +38,34 @@ class Outcome:
 
 
 @dataclass
+class Books:
+    """What the steps of an epoch read, the samples' order and the numbers of step and epoch (1,), and what they write: losses, right
+    answers and penalties. A CUDA graph keeps to these tensors: a new epoch changes their contents."""
+
+    order_RN: Tensor
+    loss_SR: Tensor
+    correct_R: Tensor
+    penalty_R: Tensor
+    step: Tensor
+    epoch: Tensor
+
+    @classmethod
+    def of(cls, order_RN: Tensor, steps: int, dtype: torch.dtype) -> Books:
+        zeros_R = torch.zeros_like(order_RN[:, 0])
+        loss_SR = torch.zeros(steps, len(order_RN), dtype=dtype, device=order_RN.device)
+        return cls(order_RN, loss_SR, zeros_R.clone(), zeros_R.double(), zeros_R[:1].clone(), zeros_R[:1].clone())
+
+    def open(self, order_RN: Tensor, epoch: int) -> None:
+        self.order_RN.copy_(order_RN)
+        self.epoch.fill_(epoch)
+        for written in (self.loss_SR, self.correct_R, self.penalty_R, self.step):
+            written.zero_()
+
+
+@dataclass
 class Stack:
     """R replicas in training; `histories` and `seconds` have one entry a replica, `epoch` counts the epochs done.
+    `by_graph`: steps are taken so that a CUDA graph can hold them; by default on a GPU.
 
     Of the last epoch: `first_loss` (R,) of its first mini-batch, the mean `penalty` (R,), and by layer the peak (R,) of |W_NI|, see `is_watched`.
     """
@@ -52,6 +79,8 @@ class Stack:
     first_loss: Tensor = field(default_factory=lambda: torch.empty(0))
     penalty: Tensor = field(default_factory=lambda: torch.empty(0))
     node_peaks: dict[str, Tensor] = field(default_factory=dict)
+    by_graph: bool | None = None
+    repeated: tuple[TrainingData, Books, Repeated] | None = None
 
     def __post_init__(self) -> None:
         self.histories = self.histories or [[] for _ in self.specs]
@@ -61,11 +90,14 @@ class Stack:
     def attach(self, state: State | None = None) -> None:
         """Regularisers and optimiser for the replicas there are now, whose optimiser's state was `state`."""
         spec, device = self.specs[0], next(self.model.parameters()).device
+        self.by_graph = device.type == "cuda" if self.by_graph is None else self.by_graph
+        self.repeated = None  # it would go on with what is replaced here
         strengths = [s.strengths for s in self.specs]
         self.seeds_R = torch.tensor([s.seed for s in self.specs], device=device)
         layers = [int(layer) for layer in self.model.nodes]
         batch = spec.optimizer.batch_size
-        self.places = TrainingPlaces(strengths, self.seeds_R, spec.reading, layers, batch, spec.distribution)
+        dtype = next(self.model.parameters()).dtype
+        self.places = TrainingPlaces(strengths, self.seeds_R, spec.reading, layers, batch, spec.distribution, dtype)
         decay_R = torch.tensor([s.weight_decay for s in strengths], dtype=torch.float64, device=device)
         self.penalties = Penalties(self.model, strengths, self.seeds_R, spec.reading, spec.distribution)
         of_batch = strengths if spec.reading.weight_noise_draw == "batch" else []
@@ -122,50 +154,77 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
 
     Samples that do not fill a last mini-batch are left out; the next epoch's order has others there.
     """
-    spec, model, places, seeds_R = stack.specs[0], stack.model, stack.places, stack.seeds_R
-    batch = spec.optimizer.batch_size
+    batch, seeds_R = stack.specs[0].optimizer.batch_size, stack.seeds_R
     steps = len(data.x) // batch
     order_RN = permutation(seeds_R, len(data.x), epoch=stack.epoch)[:, : steps * batch]
-    places.start_epoch(stack.epoch, order_RN, len(data.x), data.x.dtype)
-    loss_SR = torch.zeros(steps, len(seeds_R), dtype=data.x.dtype, device=seeds_R.device)
-    correct_R = torch.zeros_like(seeds_R)
+    stack.places.start_epoch(stack.epoch, order_RN, len(data.x))
     stack.node_peaks = {}
-    penalties, weight_noise = stack.penalties, stack.weight_noise.active and stack.weight_noise
-    penalty_R = torch.zeros(len(seeds_R), dtype=torch.float64, device=seeds_R.device)
-    may_rest = spec.reading.loss == "clamped" and stack.optimizer.may_rest and not penalties
-    may_rest = may_rest and data.x.device.type == "cpu"
+    books, repeated = opened(stack, data, order_RN, steps)
     for step in range(steps):
-        index_RB = order_RN[:, step * batch : (step + 1) * batch]
-        x_RBD = data.x.index_select(0, index_RB.flatten()).view(*index_RB.shape, -1)
-        y_RB = data.y.take(index_RB)
-        if model.nodes and is_watched(stack.epoch, step):
-            raise_peaks(stack.node_peaks, model)
-        places.start_step(step)
-        if penalties:
-            penalties.start_step(x_RBD, step, stack.epoch)
-        if weight_noise:
-            weight_noise.add(step, stack.epoch)
-        logits_RBK = model(x_RBD, places)
-        shared, of_shared = penalties.share(x_RBD, places.hidden) if penalties else ([], [])
-        penalty_R += penalties.value_R
-        found_RBK = logits_RBK.detach().mT.contiguous().mT  # see log_probabilities
-        # replicas share nothing: each gets its own gradient
-        targets = places.targets(y_RB, data.classes)
-        loss_SR[step], grad_RBK = mean_loss_and_gradient(spec.reading.loss, found_RBK, y_RB, targets)
-        correct_R += correct(found_RBK, y_RB)
-        # With every sample beyond the clamp a step would change nothing. (A sample's gradients sum to 0: some are positive.)
-        rests = may_rest and float(grad_RBK.max()) == 0
-        if not rests:
-            torch.autograd.backward([logits_RBK, *shared], [grad_RBK, *of_shared])
-        if weight_noise:
-            weight_noise.remove(stepped=not rests)
-        if not rests:
-            stack.optimizer.step(penalties)
-        if step % 32 == 0 and not finite(loss_SR[: step + 1]).any():
+        if stack.model.nodes and is_watched(stack.epoch, step):
+            raise_peaks(stack.node_peaks, stack.model)
+        if repeated is None:
+            one_step(stack, data, books, step, stack.epoch)
+        else:
+            repeated()
+        if step % 32 == 0 and not finite(books.loss_SR[: step + 1]).any():
             break  # nobody is left to train
-    stack.first_loss, stack.penalty = loss_SR[0], penalty_R / steps
+    loss_SR = books.loss_SR
+    stack.first_loss, stack.penalty = loss_SR[0].clone(), books.penalty_R / steps
     bad_step_R = torch.where(finite(loss_SR), -1, (~loss_SR.isfinite()).int().argmax(0))
-    return loss_SR.double().mean(0), correct_R.double() / (steps * batch), bad_step_R
+    return loss_SR.double().mean(0), books.correct_R.double() / (steps * batch), bad_step_R
+
+
+def opened(stack: Stack, data: TrainingData, order_RN: Tensor, steps: int) -> tuple[Books, Repeated | None]:
+    """The books of this epoch, and its step for a graph: both of the epoch before where there was one with this data."""
+    if not stack.by_graph:
+        return Books.of(order_RN, steps, data.x.dtype), None
+    if stack.repeated is None or stack.repeated[0] is not data:
+        books = Books.of(order_RN.clone(), steps, data.x.dtype)
+
+        def next_step() -> None:
+            one_step(stack, data, books, books.step, books.epoch)
+            books.step += 1
+
+        stack.repeated = data, books, Repeated(next_step, data.x.device)
+    _, books, repeated = stack.repeated
+    books.open(order_RN, stack.epoch)
+    return books, repeated
+
+
+def one_step(stack: Stack, data: TrainingData, books: Books, step: int | Tensor, epoch: int | Tensor) -> None:
+    """One mini-batch of every replica, forward, backward and update; step and epoch are numbers, or (1,) for a graph."""
+    spec, model, places, penalties = stack.specs[0], stack.model, stack.places, stack.penalties
+    weight_noise = stack.weight_noise.active and stack.weight_noise
+    index_RB = of_step(books.order_RN, step, spec.optimizer.batch_size)
+    x_RBD = data.x.index_select(0, index_RB.flatten()).view(*index_RB.shape, -1)
+    y_RB = data.y.take(index_RB)
+    places.start_step(step, epoch)
+    if penalties:
+        penalties.start_step(x_RBD, step, epoch)
+    if weight_noise:
+        weight_noise.add(step, epoch)
+    logits_RBK = model(x_RBD, places)
+    shared, of_shared = penalties.share(x_RBD, places.hidden) if penalties else ([], [])
+    books.penalty_R += penalties.value_R
+    found_RBK = logits_RBK.detach().mT.contiguous().mT  # see log_probabilities
+    targets = places.targets(y_RB, data.classes)
+    # replicas share nothing: each gets its own gradient
+    loss_R, grad_RBK = mean_loss_and_gradient(spec.reading.loss, found_RBK, y_RB, targets)
+    if isinstance(step, Tensor):
+        books.loss_SR.index_copy_(0, step, loss_R[None])
+    else:
+        books.loss_SR[step] = loss_R
+    books.correct_R += correct(found_RBK, y_RB)
+    # With every sample beyond the clamp a step would change nothing. (A sample's gradients sum to 0: some are positive.)
+    may_rest = spec.reading.loss == "clamped" and stack.optimizer.may_rest and not penalties and not stack.by_graph
+    rests = may_rest and data.x.device.type == "cpu" and float(grad_RBK.max()) == 0
+    if not rests:
+        torch.autograd.backward([logits_RBK, *shared], [grad_RBK, *of_shared])
+    if weight_noise:
+        weight_noise.remove(stepped=not rests)
+    if not rests:
+        stack.optimizer.step(penalties)
 
 
 def is_watched(epoch: int, step: int) -> bool:

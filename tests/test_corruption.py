@@ -37,10 +37,16 @@ def started(sigmas: list[float], seeds: list[int], *, epoch: int = 0, step: int 
     """The places of CDT in a stack at a step of an epoch."""
     specs = [made_spec("fc", strengths={"cdt": sigma}) for sigma in sigmas]
     places = TrainingPlaces(
-        [s.strengths for s in specs], torch.tensor(seeds), specs[0].reading, [], BATCH, specs[0].distribution
+        [s.strengths for s in specs],
+        torch.tensor(seeds),
+        specs[0].reading,
+        [],
+        BATCH,
+        specs[0].distribution,
+        torch.float64,
     )
-    places.start_epoch(epoch, torch.zeros(len(seeds), BATCH, dtype=torch.int64), BATCH, torch.float64)
-    places.start_step(step)
+    places.start_epoch(epoch, torch.zeros(len(seeds), BATCH, dtype=torch.int64), BATCH)
+    places.start_step(step, epoch)
     return places
 
 

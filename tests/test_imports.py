@@ -14,7 +14,7 @@ from tests.composed import ROOT
 # from the ground up; a module may import from rows above its own and from its own package
 LAYERS = [
     ["errors"],
-    ["workers", "checkout"],
+    ["workers", "checkout", "graph"],
     ["spec"],
     ["streams", "data", "atomic", "theory", "evaluation_spec"],
     ["nn", "artefacts", "losses"],

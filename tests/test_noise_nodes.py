@@ -50,10 +50,10 @@ def started(specs: Sequence[RunSpec], epoch: int, step: int) -> tuple[TrainingPl
     spec, seeds_R = specs[0], torch.tensor([s.seed for s in specs])
     strengths = [s.strengths for s in specs]
     layers = node_layers(spec.arch, spec.reading, strengths, depth(spec.arch))
-    places = TrainingPlaces(strengths, seeds_R, spec.reading, layers, BATCH, spec.distribution)
+    places = TrainingPlaces(strengths, seeds_R, spec.reading, layers, BATCH, spec.distribution, torch.float64)
     order_RN = permutation(seeds_R, TRAIN_IMAGES, epoch=epoch)[:, : TRAIN_IMAGES // BATCH * BATCH]
-    places.start_epoch(epoch, order_RN, TRAIN_IMAGES, torch.float64)
-    places.start_step(step)
+    places.start_epoch(epoch, order_RN, TRAIN_IMAGES)
+    places.start_step(step, epoch)
     return places, order_RN
 
 

@@ -196,8 +196,8 @@ def test_losses_are_one_a_replica_and_no_gradient_crosses_replicas(arch: str) ->
     data = made_data(specs[0])
     stack = new_stack(specs, data, folded=False)
     order_RN = permutation(stack.seeds_R, TRAIN_IMAGES, epoch=0)
-    stack.places.start_epoch(0, order_RN, TRAIN_IMAGES, torch.float64)
-    stack.places.start_step(0)
+    stack.places.start_epoch(0, order_RN, TRAIN_IMAGES)
+    stack.places.start_step(0, 0)
     index_RB = order_RN[:, :BATCH]
     loss_R = mean_loss("exact", stack.model(data.x[index_RB], stack.places), data.y[index_RB])
     assert loss_R.shape == (3,)

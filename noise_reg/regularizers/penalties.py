@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,10 @@ NOISES = (
     "input_noise",
     "weight_noise",
 )  # what changes a pass of the training
-Norm = Callable[[list[Tensor], list[Tensor], Active, int, int], Tensor]  # weights, h, which, step, epoch: the mean (A,)
+Number = int | Tensor  # of a step or an epoch
+Norm = Callable[
+    [list[Tensor], list[Tensor], Active, Number, Number], Tensor
+]  # weights, h, which, step, epoch: the mean (A,)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Term:
     active: Active
     norm: Norm
     sigma_A: Tensor
+    noisy: bool
     shares: bool
 
 
@@ -77,12 +82,13 @@ class Penalties:
                     vector([getattr(s, name) * own for s, own in zip(strengths, alike, strict=True)]), seeds_R
                 )
                 if active:
-                    self.terms.append(Term(active, norm, vector(sigma)[active.rows], shares))
+                    sigma_A = vector(sigma)[active.rows]
+                    self.terms.append(Term(active, norm, sigma_A, bool((sigma_A > 0).any()), shares))
 
     def __bool__(self) -> bool:
         return bool(self.terms)
 
-    def jacobian(self, weights: list[Tensor], h: list[Tensor], active: Active, step: int, epoch: int) -> Tensor:
+    def jacobian(self, weights: list[Tensor], h: list[Tensor], active: Active, step: Number, epoch: Number) -> Tensor:
         activation, layer, kind = (
             self.model.arch.activation,
             self.reading.jacobian_layer,
@@ -102,18 +108,18 @@ class Penalties:
             found = hutchinson_norm(weights, h, activation, draw.sign(), layer)
         return found.mean(1)
 
-    def weights(self, weights: list[Tensor], h: list[Tensor], active: Active, step: int, epoch: int) -> Tensor:
+    def weights(self, weights: list[Tensor], h: list[Tensor], active: Active, step: Number, epoch: Number) -> Tensor:
         return weight_gradient_norm(weights, h, self.model.arch.activation).mean(1)
 
-    def start_step(self, x_RBD: Tensor, step: int, epoch: int) -> None:
+    def start_step(self, x_RBD: Tensor, step: Number, epoch: Number) -> None:
         """Takes the penalties that need a pass of their own, at these inputs, before noise of the training touches them."""
         self.changes, self.step, self.epoch = [], step, epoch
         self.value_R.zero_()
         for term in self.terms:
             if not term.shares:
                 x_ABD = x_RBD[term.active.rows]
-                if bool((term.sigma_A > 0).any()):
-                    address = {"lane": JACOBIAN_LANE, "step": step, "epoch": epoch}
+                if term.noisy:
+                    address: dict[str, Any] = {"lane": JACOBIAN_LANE, "step": step, "epoch": epoch}
                     delta = drawn(self.distribution, term.active.seeds_A, x_ABD[0].numel(), **address)
                     x_ABD = x_ABD + (term.sigma_A[:, None] * delta).to(x_ABD.dtype).view(x_ABD.shape)
                 self.take(term, x_ABD, {})

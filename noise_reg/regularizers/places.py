@@ -28,6 +28,7 @@ INPUT, CDT_INPUT, NOISE_INPUT = -1, -2, -3  # the layer numbers under which what
 INPUT_LANE = (1 << 16) + 1  # of input noise; nodes draw from the same streams under their layers' numbers
 # Numbers that are drawn in one call if they are those of several steps: small draws cost mostly their calls.
 AHEAD = 1 << 17
+Number = int | Tensor  # of a step or an epoch; a tensor (1,) where a CUDA graph reads it
 Draw = Callable[[Tensor, Tensor, int], Tensor]  # of seeds (N,), steps (N,) and a count: (N, count)
 
 
@@ -44,34 +45,36 @@ class TrainingPlaces(Places):
         node_layers: Sequence[int],
         batch: int,
         distribution: DistributionSpec,
+        dtype: torch.dtype,
     ) -> None:
         def vector(name: str) -> Tensor:
             return torch.tensor([getattr(s, name) for s in strengths], dtype=torch.float64, device=seeds_R.device)
 
         self.seeds_R, self.reading, self.node_layers, self.batch = seeds_R, reading, node_layers, batch
-        self.distribution = distribution
+        self.distribution, self.dtype = distribution, dtype
         self.cdt, self.dropout = Active(vector("cdt"), seeds_R), Active(vector("dropout"), seeds_R)
         self.noise, self.smoothing = Active(vector("input_noise"), seeds_R), Active(vector("label_smoothing"), seeds_R)
         by_sample = reading.weight_noise_draw == "sample"
         self.sample_noise = Active(vector("weight_noise") * by_sample, seeds_R)
+        self.corruption = Corruption(self.cdt.strength_A.to(dtype))
+        self.epsilon_RN: dict[int, Tensor] = {}  # by layer
         self.sigma_R = {layer: vector("nin_hidden" if layer else "nin_input") for layer in node_layers}
 
-    def start_epoch(self, epoch: int, order_RN: Tensor, samples: int, dtype: torch.dtype) -> None:
+    def start_epoch(self, epoch: int, order_RN: Tensor, samples: int) -> None:
         """order_RN: the samples of this epoch in their order, of `samples` there are."""
-        self.epoch, self.dtype, self.steps = epoch, dtype, order_RN.shape[1] // self.batch
-        self.corruption = Corruption(self.cdt.strength_A.to(dtype))
+        self.steps = order_RN.shape[1] // self.batch
         # by layer: the first step of what was drawn, and (steps, A, numbers)
         self.drawn: dict[int, tuple[int, Tensor]] = {}
-        self.epsilon_RN = {
-            layer: (
-                sigma_R[:, None]
-                * epoch_noise(self.distribution, self.seeds_R, layer, order_RN, samples, epoch, self.reading)
-            ).to(dtype)
-            for layer, sigma_R in self.sigma_R.items()
-        }
+        for layer, sigma_R in self.sigma_R.items():
+            drawn = epoch_noise(self.distribution, self.seeds_R, layer, order_RN, samples, epoch, self.reading)
+            epsilon_RN = (sigma_R[:, None] * drawn).to(self.dtype)
+            old_RN = self.epsilon_RN.setdefault(layer, epsilon_RN)
+            if old_RN is not epsilon_RN:  # a CUDA graph keeps to the first epoch's tensor
+                old_RN.copy_(epsilon_RN)
 
-    def start_step(self, step: int) -> None:
-        self.step, self.hidden = step, dict[int, Tensor]()  # the dense layers' representations, by layer
+    def start_step(self, step: Number, epoch: Number) -> None:
+        self.step, self.epoch = step, epoch
+        self.hidden: dict[int, Tensor] = {}  # the dense layers' representations, by layer
 
     def input(self, x_RBD: Tensor) -> Tensor:
         if self.cdt:
@@ -111,7 +114,7 @@ class TrainingPlaces(Places):
     def node(self, layer: int) -> Tensor | None:
         if layer not in self.epsilon_RN:
             return None
-        return self.epsilon_RN[layer][:, self.step * self.batch : (self.step + 1) * self.batch]
+        return of_step(self.epsilon_RN[layer], self.step, self.batch)
 
     def drop(self, shape: torch.Size, layer: int) -> Dropped | None:
         if not self.dropout:
@@ -136,6 +139,8 @@ class TrainingPlaces(Places):
 
     def draw_ahead(self, what: int, active: Active, count: int, draw: Draw) -> Tensor:
         """This step's `count` numbers for each active replica, (A, count); drawn for several steps in one call if few."""
+        if isinstance(self.step, Tensor):
+            return draw(active.seeds_A, self.step.expand(len(active)), count)
         first, drawn = self.drawn.get(what, (self.step + 1, None))
         if drawn is None or not 0 <= self.step - first < len(drawn):
             ahead = max(1, min(AHEAD // (len(active) * count), self.steps - self.step))
@@ -144,3 +149,10 @@ class TrainingPlaces(Places):
             drawn = drawn.unflatten(0, (ahead, -1))
             self.drawn[what] = first, drawn
         return drawn[self.step - first]
+
+
+def of_step(numbers_RN: Tensor, step: Number, batch: int) -> Tensor:
+    """(R, B): what an epoch's numbers, in the order of its samples, hold for one step."""
+    if isinstance(step, Tensor):
+        return numbers_RN.index_select(1, step * batch + torch.arange(batch, device=step.device))
+    return numbers_RN[:, step * batch : (step + 1) * batch]

@@ -28,7 +28,7 @@ class WeightNoise:
         self.drawn: list[tuple[nn.Module, str, Tensor]] = []
 
     @torch.no_grad()
-    def add(self, step: int, epoch: int) -> None:
+    def add(self, step: int | Tensor, epoch: int | Tensor) -> None:
         sigma_A, self.drawn = self.active.strength_A.sqrt(), []
         for lane, layer in enumerate(self.layers):
             for part, address in (("weight", 2 * lane), ("bias", 2 * lane + 1)):
@@ -54,7 +54,9 @@ class WeightNoise:
             self.active.add(layer.get_parameter(part), noise * shrink, alpha=-1)
 
 
-def sample_noise(active: Active, z_RBO: Tensor, x_RBI: Tensor, layer: int, step: int, epoch: int) -> Tensor:
+def sample_noise(
+    active: Active, z_RBO: Tensor, x_RBI: Tensor, layer: int, step: int | Tensor, epoch: int | Tensor
+) -> Tensor:
     """z with the noise that one draw of the weights a sample gives it; differentiable."""
     shape = z_RBO[active.rows].shape
     count = shape[1:].numel()
