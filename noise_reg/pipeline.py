@@ -115,6 +115,10 @@ class Pipeline:
         """Has every job's run in the store, evaluated and mirrored; returns their records in the order of `jobs`."""
         unique = merged(jobs)
         for job in unique.values():
+            if job.spec.precision == "tf32" and self.device.type != "cuda":
+                raise UserError(
+                    f"precision = tf32: needs device = cuda; must be one of fp32, bf16, fp64 on {self.device}"
+                )
             for settings in (None, *job.evaluations):
                 self.data_for(job.spec, settings)  # a data set that is not there is an error before any work
         self.methods |= {key: job.method for key, job in unique.items()}

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 
 @contextmanager
 def arithmetic(precision: str, device: torch.device, flush: bool = True) -> Iterator[None]:
-    """Within it, products on the CPU take their factors in bf16 where `precision` is 'bf16', with fp32 sums and weights.
+    """Within it, products of fp32 numbers are what `precision` says: 'bf16' takes their factors in bf16 on a CPU (on a GPU the
+    stack does that itself), 'tf32' in TF32 on a GPU, everything else in full; sums and weights stay fp32.
 
     `flush`: denormal numbers count as 0 meanwhile; decayed noise weights would otherwise slow every product they enter.
     """
-    backends = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    wanted = "bf16" if precision == "bf16" and device.type == "cpu" else "ieee"
+    on_cpu = "bf16" if precision == "bf16" and device.type == "cpu" else "ieee"
+    on_gpu = "tf32" if precision == "tf32" else "ieee"
+    wanted: dict[Any, str] = {
+        torch.backends.mkldnn.matmul: on_cpu,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv: on_cpu,  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul: on_gpu,
+        torch.backends.cudnn.conv: on_gpu,  # type: ignore[attr-defined]
+    }
+    before = {backend: backend.fp32_precision for backend in wanted}
     torch.set_flush_denormal(flush)
     try:
-        for backend in backends:
-            backend.fp32_precision = wanted
+        for backend, value in wanted.items():
+            backend.fp32_precision = value
         yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
+        for backend, value in before.items():
             backend.fp32_precision = value
         torch.set_flush_denormal(False)

@@ -23,7 +23,7 @@ ACTIVATIONS = {"tanh_mlp": "tanh", "linear": "identity"}  # of hidden dense laye
 CONVOLUTIONAL = ("cnn", "vgg")
 OPTIMIZERS = ("sgd", "rmsprop", "adam")
 DISTRIBUTIONS = ("gaussian", "uniform", "uniform_matched", "double_gaussian", "laplace", "student_t")
-PRECISIONS = ("fp32", "bf16", "fp64")
+PRECISIONS = ("fp32", "bf16", "tf32", "fp64")  # tf32: on a GPU alone
 MAX_SEED = 2**32 - 1
 
 # Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its key.

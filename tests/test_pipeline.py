@@ -291,3 +291,12 @@ def test_runs_that_an_evaluation_does_not_fit_are_named_and_the_others_evaluated
     assert "not evaluated" in said[0] and "train_fraction = 1.0: must be below 1" in said[0]
     assert pipeline.store.evaluation(part[0].spec.key, "validation", {}) is not None
     assert pipeline.store.evaluation(whole[0].spec.key, "validation", {}) is None
+
+
+def test_tf32_is_refused_before_any_work_where_there_is_no_gpu(tmp_path: Path) -> None:
+    wanted = job(*SMALL, f"store={tmp_path}", "precision=tf32", "device=cpu")
+    with pytest.raises(
+        UserError, match="precision = tf32: needs device = cuda; must be one of fp32, bf16, fp64 on cpu"
+    ):
+        Pipeline(wanted.runtime).complete([wanted], "test", [])
+    assert not (tmp_path / "runs").exists()

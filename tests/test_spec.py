@@ -73,7 +73,7 @@ def test_stacks_share_everything_but_seed_and_strengths(spec: RunSpec) -> None:
         ({"max_epochs": 0}, "max_epochs = 0: must be a whole number of at least 1"),
         ({"stop_accuracy": 0.0}, "stop_accuracy = 0.0: must be a number in (0, 1]"),
         ({"stop_accuracy": float("nan")}, "stop_accuracy = nan: must be a number in (0, 1]"),
-        ({"precision": "fp8"}, "precision = fp8: must be one of fp32, bf16, fp64"),
+        ({"precision": "fp8"}, "precision = fp8: must be one of fp32, bf16, tf32, fp64"),
         ({"colour": 1}, "colour: unknown key; known are dataset, arch"),
         ({"dataset": 3}, "dataset = 3: a mapping is needed"),
     ],

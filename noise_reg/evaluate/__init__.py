@@ -51,4 +51,4 @@ def evaluation_arithmetic(settings: EvaluationSpec, trained: str) -> tuple[str, 
     """The training's precision, with denormal numbers as 0. For attacks at least fp32, and with denormal numbers, as attack
     libraries have them: they climb along the signs of gradients however small."""
     attacks = isinstance(settings, AttackSpec | CertificateSpec)
-    return ("fp32" if attacks and trained == "bf16" else trained), not attacks
+    return ("fp32" if attacks and trained in ("bf16", "tf32") else trained), not attacks

@@ -20,7 +20,8 @@ from noise_reg.nn.places import Places
 from noise_reg.spec import ArchSpec, ReadingSpec, SpecError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "identity": lambda z: z}
-DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of weights; bf16 is for products only
+# of weights; bf16 and tf32 are for products only
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "tf32": torch.float32, "fp64": torch.float64}
 
 
 class StackedModel(nn.Module):
