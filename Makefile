@@ -6,6 +6,8 @@ DEVICE ?= auto
 DATA_DIR ?=
 ARGS ?=
 
+comma := ,
+
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -13,7 +15,7 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-label-smoothing reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy reproduce-weight-noise report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-label-smoothing reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy reproduce-weight-noise paper-scale report bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-26s %s\n", $$1, $$2 }' Makefile
@@ -100,6 +102,9 @@ reproduce-weight-noise: $(STAMP) ## Deep Learning 7.5: weight noise as a gradien
 
 reproduce-%: $(STAMP) ## Any other figure or table, by its name in conf/artefact
 	$(call REPRODUCE,$*)
+
+paper-scale: $(STAMP) ## Every figure and table of trained runs at the paper's scale, 9 minutes a call, gone on with by the next (DATA_DIR, DEVICE)
+	$(PYTHON) scripts/paper_scale.py 'overrides=["device=$(DEVICE)"$(if $(DATA_DIR),$(comma)"data_dir=$(abspath $(DATA_DIR))")]' $(ARGS)
 
 report: $(STAMP) ## One HTML page of everything under results/
 	$(PYTHON) scripts/report.py $(ARGS)

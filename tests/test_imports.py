@@ -34,6 +34,7 @@ LAYERS = [
         "nj_study",
         "jacobian_study",
         "nj_questions",
+        "paper_scale",
     ],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

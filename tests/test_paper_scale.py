@@ -1,0 +1,59 @@
+"""Artefacts in pieces: stopped when time is over, gone on with, failures named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.composed import ROOT
+
+
+def called(*overrides: str) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, str(ROOT / "scripts" / "paper_scale.py"), *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(call, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def test_pieces_stop_in_time_and_go_on_to_the_end(tmp_path: Path) -> None:
+    overrides = [
+        "device=cpu",
+        "wandb=disabled",
+        "workers=1",
+        "preset.panels.fc.seeds=1",
+        f"store={tmp_path}/runs",
+        f"results={tmp_path}",
+    ]
+    settings = ["preset=demo", "artefacts=[demo]", f"overrides={json.dumps(overrides)}"]
+    first = called(*settings, "minutes=0.12")
+    assert first.returncode == 75, first.stderr
+    assert "demo: stopped: time was over" in first.stdout and "call again to go on" in first.stdout
+    assert "run the same command again" in first.stderr and not (tmp_path / "demo").exists()
+    last = called(*settings, "minutes=4")
+    assert last.returncode == 0, last.stderr
+    assert "demo: done" in last.stdout and (tmp_path / "demo" / "fig2.png").exists()
+
+
+def test_what_fails_is_named_and_the_others_are_tried(tmp_path: Path) -> None:
+    overrides = json.dumps([f"data_dir={tmp_path}", "download=false"])
+    found = called("preset=smoke", "artefacts=[fig2,table2]", f"overrides={overrides}")
+    assert found.returncode == 2
+    assert "fig2: failed" in found.stdout and "table2: failed" in found.stdout
+    assert "fig2, table2: failed, see what they say above" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("artefacts=[fig20]", "artefacts = ['fig20']: must be a list, each one of demo, fig2"),
+        ("minutes=0", "minutes = 0: must be a number above 0"),
+    ],
+)
+def test_impossible_settings_are_named_before_any_work(override: str, message: str) -> None:
+    found = called(override)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert message in found.stderr
