@@ -9,10 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import noise_reg.nn.architectures
 import noise_reg.nn.block
+from noise_reg.nn import CLEAN
 from noise_reg.nn.convolution import StackedBatchNorm, max_pool
 from noise_reg.train import new_stack, run_epoch
 from tests.plain import made_data, made_spec
+from tests.trained import exported, trained
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5)], ids=["even", "odd"])
@@ -59,3 +62,41 @@ def test_a_block_with_a_negative_scale_is_trained_step_by_step_and_one_without_a
     run_epoch(stack, data)
     assert calls
     assert set(calls) == set(stack.model.norms[1:])
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 5)], ids=["even", "odd"])
+def test_a_clean_block_in_few_passes_equals_its_three_operations(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(3, 7, *size, 4, dtype=torch.float64, generator=generator)
+    grad = torch.randn(3, 7, size[0] // 2, size[1] // 2, 4, dtype=torch.float64, generator=generator)
+    norm = StackedBatchNorm(3, 4, "keras", dtype=torch.float64, device=z.device).requires_grad_(False)
+    for numbers, low, high in ((norm.weight, 0.5, 2), (norm.bias, -1, 1), (norm.running_mean, -1, 1)):
+        numbers.copy_(torch.linspace(low, high, 12, dtype=torch.float64).view(3, 4))
+    norm.running_var.copy_(torch.linspace(0.3, 3, 12, dtype=torch.float64).view(3, 4))
+    found = []
+    for slow in (True, False):
+        start = z.clone().requires_grad_()
+        out = max_pool(norm(F.elu(start), False)) if slow else norm.pooled_clean(start)
+        out.backward(grad)
+        assert start.grad is not None
+        found.append((out, start.grad))
+    for expected, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_clean_passes_in_few_images_at_a_time_equal_the_exported_networks(
+    negative: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noise_reg.nn.architectures, "IN_CACHE", 5)
+    model, data, outcomes = trained("cnn")
+    images = data.test_pixels[:13].view(-1, *data.image)
+    x = data.standardizer(images).flatten(1).expand(len(outcomes), -1, -1)
+    if negative:  # the maximum does not commute with it
+        with torch.no_grad():
+            model.norms[0].get_parameter("weight")[:, 1] = -0.5
+        for outcome in outcomes:
+            outcome.weights["norms.0.weight"][1] = -0.5
+    found = model(x, CLEAN)
+    for outcome, logits in zip(outcomes, found, strict=True):
+        torch.testing.assert_close(logits, exported(outcome, data)(images), rtol=1e-10, atol=1e-10)

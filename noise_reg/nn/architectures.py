@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from noise_reg.nn.convolution import StackedBatchNorm, StackedConv2d, max_pool
 from noise_reg.nn.linear import StackedLinear
 from noise_reg.nn.noise_node import DenseNode, PixelNode
-from noise_reg.nn.places import Places
+from noise_reg.nn.places import CLEAN, Places
 from noise_reg.spec import ArchSpec, ReadingSpec, SpecError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "identity": lambda z: z}
 # of weights; bf16 and tf32 are for products only
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "tf32": torch.float32, "fp64": torch.float64}
+IN_CACHE = 32  # images whose representations stay in a processor's cache
 
 
 class StackedModel(nn.Module):
@@ -116,6 +117,9 @@ class StackedModel(nn.Module):
         return places.activation(ACTIVATIONS[self.arch.activation](h), layer) if hidden else h
 
     def features(self, x_RBD: Tensor, places: Places) -> Tensor:
+        """What the convolutions make of the image (R, B, C H W); without noise on a CPU, of few images at a time."""
+        if places is CLEAN and not x_RBD.is_cuda and x_RBD.shape[1] > IN_CACHE:
+            return torch.cat([self.features(few, places) for few in x_RBD.split(IN_CACHE, dim=1)], dim=1)
         x = x_RBD.unflatten(2, self.image).permute(0, 1, 3, 4, 2)  # (R, B, H, W, C)
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = self.with_noise(layer, x, places)
@@ -131,10 +135,10 @@ class StackedModel(nn.Module):
         return x.permute(0, 1, 4, 2, 3).flatten(2)  # (R, B, C H W), the order of the exported model
 
     def pooled(self, norm: StackedBatchNorm, z: Tensor, training: bool) -> Tensor:
-        """The pooled norm of ELU(z); in training at once where dense layers are too, on a CPU, while the maximum commutes."""
+        """The pooled norm of ELU(z); in few passes on a CPU while the maximum commutes (in training where dense layers are so too)."""
         folded = cast(StackedLinear, self.layers[0]).fold is not None
-        if training and folded and not z.is_cuda and bool((norm.weight > 0).all()):
-            return norm.pooled(z)
+        if (folded or not training) and not z.is_cuda and bool((norm.weight > 0).all()):
+            return norm.pooled(z) if training else norm.pooled_clean(z)
         return max_pool(norm(F.elu(z), training))
 
     def with_noise(self, layer: int, z: Tensor, places: Places) -> Tensor:
