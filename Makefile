@@ -15,7 +15,7 @@ REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-label-smoothing reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-table1 reproduce-toy reproduce-weight-noise paper-scale report bench lock clean
+.PHONY: help setup test lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-label-smoothing reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-precision reproduce-table1 reproduce-toy reproduce-weight-noise paper-scale report bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-26s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ reproduce-fig9: $(STAMP) ## Fig. 9: the VGG-style network on CIFAR-10 (PRESET, D
 
 reproduce-phases: $(STAMP) ## The phase diagram: the noise swept, the catapult's onset bracketed (DATA_DIR, DEVICE)
 	$(PYTHON) scripts/phases.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+
+reproduce-precision: $(STAMP) ## bf16 (or tf32) against fp32: do accuracies, curves, failures depend on it? (DATA_DIR, DEVICE)
+	$(PYTHON) scripts/precision.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
 reproduce-drawings: $(STAMP) ## Figs 1, 4 and 5: perturbations, the nodes' topologies, the toy network (seconds, no data)
 	$(PYTHON) scripts/drawings.py $(ARGS)

@@ -35,6 +35,7 @@ LAYERS = [
         "jacobian_study",
         "nj_questions",
         "paper_scale",
+        "precision_study",
     ],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

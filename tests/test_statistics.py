@@ -17,6 +17,7 @@ from noise_reg.artefacts.statistics import (
     difference,
     holm,
     judge_alike,
+    judge_equivalent,
     judge_greater,
     judge_lower,
     judge_not_lower,
@@ -46,6 +47,14 @@ def test_paired_interval_is_scipys_related_samples_interval() -> None:
     ours = paired([a - b for a, b in zip(A[:4], B, strict=True)])
     low, high = theirs.confidence_interval(0.95)
     assert (ours.low, ours.high, ours.p) == pytest.approx((low, high, theirs.pvalue), rel=1e-12)
+
+
+def test_an_interval_at_another_level_is_that_of_scipy_and_of_a_table() -> None:
+    low, high = stats.ttest_rel(A[:4], B).confidence_interval(0.9)
+    ours = paired([a - b for a, b in zip(A[:4], B, strict=True)], level=0.9)
+    assert (ours.low, ours.high) == pytest.approx((low, high), rel=1e-12)
+    by_hand = paired([0.1, 0.2, 0.3], level=0.9)  # mean 0.2, sd 0.1, t(0.95; 2) = 2.919986
+    assert by_hand.half_width == pytest.approx(2.919986 * 0.1 / math.sqrt(3), rel=1e-6)
 
 
 def test_difference_pairs_by_seed_where_three_seeds_are_shared() -> None:
@@ -112,6 +121,22 @@ def test_a_claims_rule_reaches_every_verdict(judge, reproduced, contradicted, in
     assert word(inconclusive or (-1, 1), p=0.5) == INCONCLUSIVE
     assert word(under_powered or (-5, 5), p=0.5) == UNDER_POWERED
     assert word(reproduced, n=2) == UNDER_POWERED
+
+
+@pytest.mark.parametrize(
+    ("ends", "n", "verdict"),
+    [
+        ((-0.3, 0.3), 5, REPRODUCED),  # the margin itself is inside
+        ((0.1, 0.2), 5, REPRODUCED),  # excludes 0, but too small to matter
+        ((-0.1, 0.31), 5, UNDER_POWERED),
+        ((0.31, 0.5), 5, CONTRADICTED),
+        ((-0.5, -0.31), 5, CONTRADICTED),
+        ((-0.1, 0.1), 2, UNDER_POWERED),
+        ((math.nan, math.nan), 5, UNDER_POWERED),
+    ],
+)
+def test_equivalent_means_wholly_inside_the_margin(ends: tuple[float, float], n: int, verdict: str) -> None:
+    assert judge_equivalent(interval(*ends, n=n), 0.3) == verdict
 
 
 def test_unchanged_means_not_significant_after_holm() -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from noise_reg.artefacts.head import Head
-from noise_reg.artefacts.methods import DASH_DOT, DASHED, DOTTED, SOLID, Style, arch_name, dataset_name
+from noise_reg.artefacts.methods import DASH_DOT, DASHED, DOTTED, OPTIMIZERS, SOLID, Style, arch_name, dataset_name
 from noise_reg.artefacts.statistics import student, summarise
 
 STYLES = (
@@ -23,7 +23,6 @@ STYLES = (
     Style("#CC79A7", SOLID, "D", False),
     Style("#6e6e6e", DASHED, "v", True),
 )
-OPTIMIZERS = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam"}
 LEAST_IN_BIN = 10  # test images of each run, for a bin to be drawn in the reliability diagram
 
 Lines = list[tuple[float, Style]]

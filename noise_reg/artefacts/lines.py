@@ -63,6 +63,12 @@ class Line:
         at_chance = (self.runs["status"] == "completed") & (self.runs["train_accuracy"] < chance + STUCK)
         return {int(seed) for seed in self.runs.loc[at_chance, "seed"]}
 
+    @property
+    def trained(self) -> set[int]:
+        """Seeds of runs that completed and left chance."""
+        done = self.runs.loc[self.runs["status"] == "completed", "seed"]
+        return {int(seed) for seed in done} - self.stuck
+
     def learned(self) -> Line:
         """The line without the runs that never left chance, if any did."""
         stuck = self.stuck

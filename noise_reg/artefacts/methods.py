@@ -50,6 +50,7 @@ SPARE = (
     Style("#7B3F61", DOTTED, "<", True),
 )
 ARCHS = {"fc": "FC", "cnn": "CNN", "vgg": "VGG", "tanh_mlp": "tanh MLP", "linear": "linear"}
+OPTIMIZERS = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam"}
 DATASETS = {
     "fmnist": "Fashion-MNIST",
     "mnist": "MNIST",

@@ -1,7 +1,7 @@
 """Means, intervals of differences and the rules that turn an interval into a verdict.
 
 Every quantity is in percentage points of accuracy. Legend: m is `MARGIN`, the smallest difference that matters; an
-interval is a two-sided 95 % interval of (first - second).
+interval is a two-sided interval of (first - second), at 95 % (`LEVEL`) where no other level is asked for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ REPRODUCED, CONTRADICTED, INCONCLUSIVE, UNDER_POWERED = "reproduced", "contradic
 VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, UNDER_POWERED)
 MARGIN = 1.0
 ALPHA = 0.05
+LEVEL = 0.95
 MIN_RUNS = 3
 
 NUMBER_RULE = (
@@ -76,13 +77,16 @@ def summarise(sample: Sequence[float] | np.ndarray) -> Summary:
     return Summary(mean=mean, sd=sd, n=int(values.size))
 
 
-def student(difference: float, error: float, df: float, n: tuple[int, int], paired: bool) -> Interval:
-    """The t interval of `difference` with standard error `error`; a spread of exactly 0 gives a point."""
+def student(
+    difference: float, error: float, df: float, n: tuple[int, int], paired: bool, level: float = LEVEL
+) -> Interval:
+    """The two-sided t interval of `difference` with standard error `error`, which covers with probability `level`; a spread of
+    exactly 0 gives a point."""
     if not math.isfinite(error):
         return Interval(difference, math.nan, math.nan, math.nan, n, paired)
     if error == 0:
         return Interval(difference, difference, difference, 0.0 if difference else 1.0, n, paired)
-    reach = float(stats.t.ppf(1 - ALPHA / 2, df)) * error
+    reach = float(stats.t.ppf((1 + level) / 2, df)) * error
     p = 2 * float(stats.t.sf(abs(difference) / error, df))
     return Interval(difference, difference - reach, difference + reach, p, n, paired)
 
@@ -96,10 +100,10 @@ def welch(a: Summary, b: Summary) -> Interval:
     return student(a.mean - b.mean, math.sqrt(va + vb), df, (a.n, b.n), paired=False)
 
 
-def paired(differences: Sequence[float]) -> Interval:
+def paired(differences: Sequence[float], level: float = LEVEL) -> Interval:
     """The t interval of the mean of per-seed differences."""
     d = summarise(differences)
-    return student(d.mean, d.standard_error, d.n - 1, (d.n, d.n), paired=True)
+    return student(d.mean, d.standard_error, d.n - 1, (d.n, d.n), True, level)
 
 
 def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Interval:
@@ -173,13 +177,22 @@ def judge_not_lower(interval: Interval) -> str:
     return CONTRADICTED if interval.high < -MARGIN else undecided(interval)
 
 
+def judge_equivalent(interval: Interval, margin: float) -> str:
+    """'Equivalent' to within `margin` points: reproduced if wholly inside [-margin, +margin]; contradicted if wholly outside;
+    else under-powered. With an interval at level 1 - 2 alpha these are two one-sided tests at alpha (Schuirmann 1987)."""
+    if too_few(interval):
+        return UNDER_POWERED
+    if interval.wholly_inside(margin):
+        return REPRODUCED
+    return CONTRADICTED if interval.wholly_outside(margin) else UNDER_POWERED
+
+
 def judge_alike(interval: Interval) -> str:
     """'Alike': reproduced if wholly inside [-m, +m]; contradicted if wholly outside; else undecided."""
     if too_few(interval):
         return UNDER_POWERED
-    if interval.wholly_inside(MARGIN):
-        return REPRODUCED
-    return CONTRADICTED if interval.wholly_outside(MARGIN) else undecided(interval)
+    verdict = judge_equivalent(interval, MARGIN)
+    return undecided(interval) if verdict == UNDER_POWERED else verdict
 
 
 def judge_unchanged(interval: Interval, p_adjusted: float) -> str:

@@ -20,6 +20,7 @@ from noise_reg.artefacts import (
     nj_expansion,
     nj_histogram,
     nj_questions,
+    precision,
     toy,
     weight_noise,
 )
@@ -107,6 +108,9 @@ MEASURED = {
     ),
     "nj_histogram": OfTables(
         "nj_histogram", "N+J: activations of tanh MLPs", nj.SOURCE, nj_histogram.TABLES, nj_histogram.draw
+    ),
+    "precision": OfTables(
+        "precision", "Fast arithmetic against a reference precision", precision.SOURCE, precision.TABLES, precision.draw
     ),
     "weight_noise": OfTables(
         "weight_noise",

@@ -17,7 +17,7 @@ from noise_reg.errors import UserError
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison behind a verdict: first - second in percentage points with its 95 % interval.
+    """One comparison behind a verdict: first - second in percentage points with its interval, at 95 % unless its rule names another level.
 
     `n` counts runs of first and second; None stands where too few runs leave a number undefined.
     """

@@ -1,0 +1,19 @@
+"""Compares runs trained in a fast precision with the same runs in a reference one: `python scripts/precision.py`."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from noise_reg import entry
+from noise_reg.precision_study import study
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="precision")
+@entry.told
+def main(cfg: DictConfig) -> None:
+    study(cfg)
+
+
+if __name__ == "__main__":
+    entry.run(main)
