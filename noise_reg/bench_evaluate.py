@@ -45,7 +45,7 @@ def evaluation_times(work: Workload, images: int, repeats: int) -> pd.DataFrame:
     attack = AttackSpec((DELTA,), "pixel", True, "exact", STEPS, 2.5 / STEPS, True, False, images, 0)
 
     def survived() -> None:
-        accuracy, _ = attacked_accuracy(model, pixels, own, data.standardizer, attack)
+        accuracy, _, _ = attacked_accuracy(model, pixels, own, data.standardizer, attack)
         assert float(accuracy) == 1, "an image left the attack: its products would be fewer"
 
     forward, backward = products(shapes, min(images, CHUNK))

@@ -44,9 +44,7 @@ class AttackSpec:
     grid: tuple[float, ...] = checked(each(number(0), at_least=1))
     space: str = checked(one_of("pixel", "standardized"))
     clip: bool = checked(one_of(True, False))  # keep pixels in [0, 1]
-    loss: str = checked(
-        one_of("exact", "clamped")
-    )  # whose gradient is climbed; that of a clamped one is 0 beyond the clamp
+    loss: str = checked(one_of("exact", "clamped", "stable"))  # whose gradient is climbed, see `ascent_direction`
     steps: int = checked(number(1))
     step: float = checked(number(0, open_low=True))
     projection: bool = checked(one_of(True, False))
@@ -62,13 +60,14 @@ class AttackSpec:
     def label(self) -> str:
         parts = ["fgsm" if self.is_fgsm else "pgd"]
         parts += [
-            word for word, true in (("clamped", self.loss == "clamped"), (self.space, self.space != "pixel")) if true
+            word for word, true in ((self.loss, self.loss != "exact"), (self.space, self.space != "pixel")) if true
         ]
         return "_".join(parts)
 
     def stored(self) -> list[Stored]:
         settings = dataclasses.asdict(self)
-        return [(name, settings, name) for name in (self.label, f"{self.label}_zero_gradients")]
+        shares = ["zero", "rounded"] if self.is_fgsm and self.loss == "exact" else ["zero"]
+        return [(name, settings, name) for name in (self.label, *(f"{self.label}_{s}_gradients" for s in shares))]
 
     def passes(self, images: int) -> float:
         """Forward passes over the `images` test images: a gradient costs 2, and images that are broken leave."""

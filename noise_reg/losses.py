@@ -14,6 +14,7 @@ from torch import Tensor
 
 KERAS_EPSILON = 1e-7
 LEAST, MOST = -math.log1p(-KERAS_EPSILON), -math.log(KERAS_EPSILON)  # of the clamped loss
+SCALE = 2.0**60  # keeps an attack's gradients above the numbers that count as 0
 Soft = tuple[slice | Tensor, Tensor]  # the replicas with targets of their own, and those (A, B, K)
 
 
@@ -57,25 +58,58 @@ def mean_loss_and_gradient(
     """(R,), the mean over the batch, and its gradient by the logits (R, B, K): what autograd finds, in one pass. Replicas with
     `soft` targets have those in place of the labels."""
     samples = labels_RB.shape[1]
-    loss_R, grad_RBK = loss_and_gradient(loss, logits_RBK, labels_RB, samples)
+    if loss == "squared":
+        difference = logits_RBK - F.one_hot(labels_RB, logits_RBK.shape[2])
+        loss_R, grad_RBK = difference.square().sum((1, 2)).div_(samples), difference.mul_(2 / samples)
+    else:
+        log_p_RKB, place_R1B = log_probabilities(logits_RBK), labels_RB[:, None]
+        loss_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
+        grad_RKB = log_p_RKB.exp_().scatter_add_(
+            1, place_R1B, torch.full_like(loss_RB, -1)[:, None]
+        )  # softmax - one-hot
+        if loss == "clamped":
+            exact_RB, loss_RB = loss_RB, loss_RB.clamp(LEAST, MOST)
+            grad_RKB.masked_fill_((loss_RB != exact_RB)[:, None], 0)
+        loss_R, grad_RBK = loss_RB.sum(1).div_(samples), grad_RKB.div_(samples).mT.contiguous()
     if soft is not None:
         rows, targets_ABK = soft
         loss_R[rows], grad_RBK[rows] = soft_loss_and_gradient(loss, logits_RBK[rows], targets_ABK)
     return loss_R, grad_RBK
 
 
-def loss_and_gradient(loss: str, logits_RBK: Tensor, labels_RB: Tensor, divisor: float = 1.0) -> tuple[Tensor, Tensor]:
-    """(R,), the sum over the batch by `divisor`, and its gradient by the logits (R, B, K)."""
+def ascent_direction(loss: str, logits_RBK: Tensor, labels_RB: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of each sample's loss by its logits (R, B, K), scaled by a number above 0; and whether rounding, or the clamp,
+    has made the true class's part of it 0 (R, B).
+
+    'exact' and 'clamped' round as a library's backward pass does: the true class's part, p - 1, is 0 once p rounds to 1 (a margin of
+    16.6 in float32), long before the other classes' p are, so that beyond it the direction itself is another. 'stable' is the same
+    loss as 'exact' with a direction that no confidence spoils.
+    """
     if loss == "squared":
         difference = logits_RBK - F.one_hot(labels_RB, logits_RBK.shape[2])
-        return difference.square().sum((1, 2)).div_(divisor), difference.mul_(2 / divisor)
+        return difference, difference.gather(2, labels_RB[:, :, None])[:, :, 0] == 0
     log_p_RKB, place_R1B = log_probabilities(logits_RBK), labels_RB[:, None]
-    loss_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
-    grad_RKB = log_p_RKB.exp_().scatter_add_(1, place_R1B, torch.full_like(loss_RB, -1)[:, None])  # softmax - one-hot
+    exact_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
+    others_RKB = log_p_RKB.scatter_(1, place_R1B, -math.inf)
+    if loss == "stable":
+        direction_RKB = others_RKB.sub_(others_RKB.amax(1, keepdim=True)).exp_()
+        direction_RKB.scatter_(1, place_R1B, -direction_RKB.sum(1, keepdim=True))
+        return direction_RKB.mT.contiguous(), torch.zeros_like(labels_RB, dtype=torch.bool)
+    true_RB = (-exact_RB).exp_() - 1
+    direction_RKB = scaled_exp(others_RKB).scatter_(1, place_R1B, (true_RB * SCALE)[:, None])
+    rounded_RB = true_RB == 0
     if loss == "clamped":
-        exact_RB, loss_RB = loss_RB, loss_RB.clamp(LEAST, MOST)
-        grad_RKB.masked_fill_((loss_RB != exact_RB)[:, None], 0)
-    return loss_RB.sum(1).div_(divisor), grad_RKB.div_(divisor).mT.contiguous()
+        beyond_RB = exact_RB.clamp(LEAST, MOST) != exact_RB
+        direction_RKB.masked_fill_(beyond_RB[:, None], 0)
+        rounded_RB |= beyond_RB
+    return direction_RKB.mT.contiguous(), rounded_RB
+
+
+def scaled_exp(log_p: Tensor) -> Tensor:
+    """SCALE exp(log_p), 0 where exp(log_p) would round to 0, though denormal numbers may count as 0."""
+    tiny, eps = math.log(torch.finfo(log_p.dtype).tiny), math.log(torch.finfo(log_p.dtype).eps)
+    denormal = (log_p + math.log(SCALE)).exp_().masked_fill_(log_p < tiny + eps - math.log(2), 0)
+    return torch.where(log_p < tiny, denormal, log_p.exp() * SCALE)
 
 
 def soft_loss_and_gradient(loss: str, logits_ABK: Tensor, targets_ABK: Tensor) -> tuple[Tensor, Tensor]:

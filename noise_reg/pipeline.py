@@ -15,7 +15,7 @@ from tqdm import tqdm
 from noise_reg.config import Job, Runtime
 from noise_reg.data import Dataset, load
 from noise_reg.errors import UserError
-from noise_reg.evaluate import evaluation_arithmetic, measure
+from noise_reg.evaluate import evaluation_precision, measure
 from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec, ValidationSpec
 from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
@@ -316,9 +316,9 @@ class Pipeline:
         data = self.data_for(specs[0], settings)
         weights = [self.store.weights(spec.key) for spec in specs]
         model = stacked_model(specs, weights, data.image, data.classes).to(self.device)
-        precision, flush = evaluation_arithmetic(settings, specs[0].precision)
+        precision = evaluation_precision(settings, specs[0].precision)
         model.set_precision(precision)
-        with arithmetic(precision, self.device, flush):
+        with arithmetic(precision, self.device):
             measured = measure(model, data, settings, lambda: self.store.model(specs[0].key).to(self.device))
         for name, asked, _ in settings.stored():
             strengths, accuracy_RS = measured[name]

@@ -10,11 +10,11 @@ import torch
 
 
 @contextmanager
-def arithmetic(precision: str, device: torch.device, flush: bool = True) -> Iterator[None]:
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """Within it, products of fp32 numbers are what `precision` says: 'bf16' takes their factors in bf16 on a CPU (on a GPU the
     stack does that itself), 'tf32' in TF32 on a GPU, everything else in full; sums and weights stay fp32.
 
-    `flush`: denormal numbers count as 0 meanwhile; decayed noise weights would otherwise slow every product they enter.
+    Denormal numbers count as 0 meanwhile: decayed noise weights would otherwise slow every product they enter.
     """
     on_cpu = "bf16" if precision == "bf16" and device.type == "cpu" else "ieee"
     on_gpu = "tf32" if precision == "tf32" else "ieee"
@@ -25,7 +25,7 @@ def arithmetic(precision: str, device: torch.device, flush: bool = True) -> Iter
         torch.backends.cudnn.conv: on_gpu,  # type: ignore[attr-defined]
     }
     before = {backend: backend.fp32_precision for backend in wanted}
-    torch.set_flush_denormal(flush)
+    torch.set_flush_denormal(True)
     try:
         for backend, value in wanted.items():
             backend.fp32_precision = value

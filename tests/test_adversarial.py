@@ -5,6 +5,7 @@ Axes: R replicas, N test images, S strengths.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import foolbox
@@ -12,12 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noise_reg.data import Standardizer
-from noise_reg.evaluate import adversarial, evaluation_arithmetic
+from noise_reg.evaluate import adversarial
 from noise_reg.evaluate.adversarial import attacked_accuracy
 from noise_reg.evaluate.clean import clean_scores
 from noise_reg.evaluation_spec import AttackSpec
-from noise_reg.nn import CLEAN
+from noise_reg.nn import CLEAN, StackedModel
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData
 from noise_reg.spec import SpecError, parse
@@ -93,7 +93,7 @@ def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:
 def test_attacks_equal_a_slow_loop_over_exported_networks(arch: str, changes: dict[str, Any]) -> None:
     model, data, outcomes = trained(arch)
     chosen = attack(**changes)
-    found_RS, _ = attacked_accuracy(model, data.test_pixels, data.test_y, data.standardizer, chosen)
+    found_RS, *_ = attacked_accuracy(model, data.test_pixels, data.test_y, data.standardizer, chosen)
     expected = [slow_accuracy(exported(outcome, data), data, chosen) for outcome in outcomes]
     assert found_RS.flatten().tolist() == pytest.approx([value for row in expected for value in row])
     assert len({tuple(row) for row in expected}) > 1 and min(map(min, expected)) < max(map(max, expected))
@@ -102,7 +102,7 @@ def test_attacks_equal_a_slow_loop_over_exported_networks(arch: str, changes: di
 @pytest.mark.parametrize("arch", ["fc", "cnn"])
 def test_fgsm_equals_foolbox(arch: str) -> None:
     model, data, outcomes = trained(arch)
-    found_RS, _ = attacked_accuracy(model, data.test_pixels, data.test_y, data.standardizer, attack())
+    found_RS, *_ = attacked_accuracy(model, data.test_pixels, data.test_y, data.standardizer, attack())
     images = data.test_pixels.view(-1, *IMAGE)
     for outcome, row in zip(outcomes, found_RS.tolist(), strict=True):
         wrapped = foolbox.PyTorchModel(exported(outcome, data), bounds=(0, 1), device="cpu")
@@ -110,32 +110,61 @@ def test_fgsm_equals_foolbox(arch: str) -> None:
         assert row == pytest.approx((1 - lost.double().mean(1)).tolist(), abs=1e-6)
 
 
-def test_gradients_at_the_edge_of_floats_still_point_somewhere_as_they_do_for_foolbox() -> None:
+def confident(margin: float) -> tuple[StackedModel, nn.Sequential, TrainingData]:
+    """A replica and its exported network whose outputs are scaled to a median margin between the two largest logits."""
     model, data, (outcome, *_) = trained("fc")
+    network = exported(outcome, data)
+    assert isinstance(network, nn.Sequential)
     model.keep(torch.tensor([0]))
-    model.float()
     with torch.no_grad():
-        first, second = model(data.test_x.float()[None], CLEAN)[0].topk(2).values.unbind(1)
-        factor = 95 / float((first - second).median())  # e^-95 is 5.5e-42: below float32's least normal number
-        for parameter in model.layers[-1].parameters():
-            parameter.mul_(factor)
-    network = exported(outcome, data).float()
-    assert isinstance(network, nn.Sequential) and isinstance(network.standardize, Standardizer)
-    with torch.no_grad():
-        for parameter in network[-1].parameters():
-            parameter.mul_(factor)
-    chosen, standardizer = attack(grid=(0.0, 0.1)), network.standardize
-    flat = {}
-    for flush in (True, False):
-        with arithmetic("fp32", torch.device("cpu"), flush):
-            found_RS, flat_R1 = attacked_accuracy(model, data.test_pixels.float(), data.test_y, standardizer, chosen)
-        flat[flush] = float(flat_R1)
-    assert flat[True] > flat[False]  # some image lies in between
-    assert evaluation_arithmetic(chosen, "bf16") == ("fp32", False)
-    wrapped = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
-    images = data.test_pixels.float().view(-1, *IMAGE)
-    _, _, lost = foolbox.attacks.LinfFastGradientAttack()(wrapped, images, data.test_y, epsilons=list(chosen.grid))
-    assert found_RS[0].tolist() == pytest.approx((1 - lost.double().mean(1)).tolist(), abs=1e-6)
+        first, second = model(data.test_x[None], CLEAN)[0].topk(2).values.unbind(1)
+        for module in (model.layers[-1], network[-1]):
+            for parameter in module.parameters():
+                parameter.mul_(margin / float((first - second).median()))
+    return model, network, data
+
+
+def by_foolbox(network: nn.Sequential, data: TrainingData, dtype: torch.dtype) -> list[float]:
+    wrapped = foolbox.PyTorchModel(network.to(dtype), bounds=(0, 1), device="cpu")
+    images = data.test_pixels.to(dtype).view(-1, *IMAGE)
+    _, _, lost = foolbox.attacks.LinfFastGradientAttack()(wrapped, images, data.test_y, epsilons=list(GRID))
+    return (1 - lost.double().mean(1)).tolist()
+
+
+def in_float32(model: StackedModel, data: TrainingData, loss: str) -> tuple[list[float], float, float]:
+    """Accuracies, the share of gradients that are 0, and the share of those that rounding has changed."""
+    standardizer = copy.deepcopy(data.standardizer).float()
+    with arithmetic("fp32", torch.device("cpu")):  # denormal numbers are 0
+        found_RS, zero_R1, rounded_R1 = attacked_accuracy(
+            model.float(), data.test_pixels.float(), data.test_y, standardizer, attack(loss=loss)
+        )
+    return found_RS[0].tolist(), float(zero_R1), float(rounded_R1)
+
+
+@pytest.mark.parametrize("margin", [5.0, 25.0, 95.0, 400.0])
+def test_the_exact_loss_is_climbed_with_what_rounding_leaves_as_foolbox_does_denormal_numbers_or_not(
+    margin: float,
+) -> None:
+    model, network, data = confident(margin)
+    found, zero, rounded = in_float32(model, data, "exact")
+    assert found == pytest.approx(by_foolbox(network, data, torch.float32), abs=1e-6)
+    assert (rounded > 0.2) == (margin > 20) and (zero > 0.2) == (margin > 50)
+
+
+@pytest.mark.parametrize("margin", [1.0, 5.0])
+def test_the_stable_gradient_is_that_of_float64_and_no_confidence_changes_it(margin: float) -> None:
+    model, network, data = confident(margin)
+    expected = by_foolbox(network, data, torch.float64)  # rounds from a margin of 37 on
+    found, _, rounded = in_float32(model, data, "stable")
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert rounded == 0
+
+
+def test_an_attack_along_the_stable_gradient_breaks_what_rounding_protects() -> None:
+    model, _, data = confident(400.0)
+    exact, stable = (in_float32(model, data, loss)[0] for loss in ("exact", "stable"))
+    assert exact[0] == stable[0]
+    assert stable[2] < exact[2] - 0.2
 
 
 def test_strength_0_is_the_clean_accuracy_and_pgd_is_stronger_than_fgsm() -> None:
@@ -165,7 +194,7 @@ def test_the_clamped_loss_hides_the_gradient_of_confident_images_and_they_withst
         for parameter in model.layers[-1].parameters():
             parameter.mul_(1000)  # every image far beyond the clamp
     test = (model, data.test_pixels, data.test_y, data.standardizer)
-    (clamped, flat), (exact, _) = (attacked_accuracy(*test, attack(loss=loss)) for loss in ("clamped", "exact"))
+    (clamped, flat, _), (exact, *_) = (attacked_accuracy(*test, attack(loss=loss)) for loss in ("clamped", "exact"))
     assert (flat[:, 0] > 0.9).all()
     assert (clamped[:, -1] > exact[:, -1] + 0.1).all()
     assert (clamped[:, -1] - clamped[:, 0]).abs().max() <= 0.1

@@ -36,7 +36,9 @@ def attacked(attack: str, truth: dict[str, float]) -> Rows:
         level = truth[run["method"]] + wobble(int(run["seed"]), which % 7, 0.3)
         made += [(run["key"], attack, delta, level / 100) for delta in fig6.JUDGED]
         made += [(run["key"], attack, 0.0, 0.88), (run["key"], attack, 0.3, 0.0)]
-        made.append((run["key"], f"{attack}_zero_gradients", 0.0, 0.4 if run["method"] == "dropout" else 0.0))
+        for kind, share in (("zero", 0.4), ("rounded", 0.6)):
+            share *= run["method"] == "dropout"
+            made.append((run["key"], f"{attack}_{kind}_gradients", 0.0, share))
     return Rows(rows.runs, pd.DataFrame(made, columns=rows.evaluations.columns))
 
 
@@ -77,7 +79,7 @@ def test_tables_name_settings_units_hidden_gradients_and_the_certificate(tmp_pat
     assert (
         "20 steps of 0.125 δ" in text and "500 images" in text and "δ = 0.01 is 0.080 of the standardised image" in text
     )
-    assert "| FC | Dropout | 40.0 (40.0 to 40.0) | 4 |" in text
+    assert "| FC | Dropout | 40.0 (40.0 to 40.0) | 60.0 (60.0 to 60.0) | 4 |" in text
     assert "| FC | no regulariser | 0 | 90.0 | 40.0 | 40.0 | 32.0 | 31.0 | 30.0 | 10.0 | holds |" in text
     table = pd.read_csv(tmp_path / "fig6-pgd.csv")
     assert table["delta_standardized"].tolist() == pytest.approx((table["delta_pixel"] / 0.125).tolist(), rel=1e-5)
@@ -93,7 +95,9 @@ def test_a_certificate_that_does_not_hold_says_why(changes: dict[str, float], fa
 
 
 def test_rows_without_an_attack_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="fig6: the rows hold no evaluation of fgsm, fgsm_clamped, pgd"):
+    with pytest.raises(
+        UserError, match="fig6: the rows hold no evaluation of fgsm, fgsm_clamped, fgsm_stable, pgd, pgd_stable"
+    ):
         REGISTRY["fig6"].build(made_rows(), CONTEXT, tmp_path)
 
 

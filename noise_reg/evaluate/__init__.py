@@ -32,8 +32,9 @@ def measure(
     """What `settings.stored` names, of all replicas of a stack at once; a certificate is of the first alone, `exported`."""
     test = (model, data.test_pixels, data.test_y, data.standardizer)
     if isinstance(settings, AttackSpec):
-        accuracy_RS, flat_R1 = attacked_accuracy(*test, settings)
-        return {settings.label: (settings.grid, accuracy_RS), f"{settings.label}_zero_gradients": ((0.0,), flat_R1)}
+        accuracy_RS, zero_R1, rounded_R1 = attacked_accuracy(*test, settings)
+        shares = {f"{settings.label}_zero_gradients": zero_R1, f"{settings.label}_rounded_gradients": rounded_R1}
+        return {settings.label: (settings.grid, accuracy_RS), **{name: ((0.0,), s) for name, s in shares.items()}}
     if isinstance(settings, ShiftSpec | ValidationSpec):
         accuracy_R = clean_scores(model, data.test_x, data.test_y, "exact")[1]
         return {settings.label: ((0.0,), accuracy_R[:, None])}
@@ -47,8 +48,7 @@ def measure(
     return {"clean": ((0.0,), accuracy_RS[:, :1]), settings.label: (settings.grid, accuracy_RS[:, asked])}
 
 
-def evaluation_arithmetic(settings: EvaluationSpec, trained: str) -> tuple[str, bool]:
-    """The training's precision, with denormal numbers as 0. For attacks at least fp32, and with denormal numbers, as attack
-    libraries have them: they climb along the signs of gradients however small."""
+def evaluation_precision(settings: EvaluationSpec, trained: str) -> str:
+    """That of the training, but for attacks at least fp32: they climb along the signs of small gradients."""
     attacks = isinstance(settings, AttackSpec | CertificateSpec)
-    return ("fp32" if attacks and trained in ("bf16", "tf32") else trained), not attacks
+    return "fp32" if attacks and trained in ("bf16", "tf32") else trained

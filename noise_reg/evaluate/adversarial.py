@@ -16,7 +16,7 @@ from torch import Tensor
 
 from noise_reg.data import Standardizer
 from noise_reg.evaluation_spec import AttackSpec
-from noise_reg.losses import loss_and_gradient
+from noise_reg.losses import ascent_direction
 from noise_reg.nn import CLEAN, StackedModel
 from noise_reg.streams import Purpose, uniform
 
@@ -45,8 +45,9 @@ class Box:
 
 def attacked_accuracy(
     model: StackedModel, pixels_ND: Tensor, y_N: Tensor, standardizer: Standardizer, settings: AttackSpec
-) -> tuple[Tensor, Tensor]:
-    """Accuracy (R, S) float64 at each delta of `settings.grid`, and the share (R, 1) of images with a gradient of exactly 0.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Accuracy (R, S) float64 at each delta of `settings.grid`, and the shares (R, 1) of images with a gradient of exactly 0, and
+    of those whose gradient lacks at least the true class's part, which rounding took.
 
     pixels_ND: test images in [0, 1], of which the first `settings.images` are attacked. PGD counts an image as lost once any
     of its iterates is misclassified, and while it projects also at every larger delta, whose ball holds that iterate.
@@ -55,21 +56,22 @@ def attacked_accuracy(
     replicas = len(next(model.parameters()))
     box = Box.of(settings, standardizer, pixels_ND, model.image)
     hits_RS = torch.zeros(replicas, len(settings.grid), dtype=torch.float64, device=pixels_ND.device)
-    flat_R = torch.zeros(replicas, dtype=torch.float64, device=pixels_ND.device)
+    zero_R, rounded_R = torch.zeros(2, replicas, dtype=torch.float64, device=pixels_ND.device)
     for first in range(0, count, CHUNK):
         pixels_BD = pixels_ND[first : min(first + CHUNK, count)]
         x_BD = standardizer(pixels_BD.view(-1, *model.image)).flatten(1)
         x_RBD = x_BD.expand(replicas, -1, -1)
         y_RB = y_N[first : first + len(x_BD)].expand(replicas, -1)
-        right_RB, sign_RBD = ascent(model, x_RBD, y_RB, settings.loss)
-        flat_R += (sign_RBD == 0).all(2).sum(1)
+        right_RB, sign_RBD, rounded_RB = ascent(model, x_RBD, y_RB, settings.loss)
+        zero_R += (sign_RBD == 0).all(2).sum(1)
+        rounded_R += rounded_RB.sum(1)
         if settings.is_fgsm:
             for s, delta in enumerate(settings.grid):
                 hits_RS[:, s] += right(model, reach(x_RBD, sign_RBD, delta, box), y_RB).sum(1)
         else:
             start_BD = start(settings, first // CHUNK, x_BD)
             hits_RS += survivors(model, x_RBD, y_RB, right_RB, start_BD, box, settings)
-    return hits_RS / count, (flat_R / count)[:, None]
+    return hits_RS / count, (zero_R / count)[:, None], (rounded_R / count)[:, None]
 
 
 def right(model: StackedModel, x_RBD: Tensor, y_RB: Tensor) -> Tensor:
@@ -78,15 +80,17 @@ def right(model: StackedModel, x_RBD: Tensor, y_RB: Tensor) -> Tensor:
         return model(x_RBD, CLEAN).argmax(2) == y_RB
 
 
-def ascent(model: StackedModel, x_RBD: Tensor, y_RB: Tensor, loss: str) -> tuple[Tensor, Tensor]:
-    """Which images are classified right (R, B), and the sign of each one's gradient of the loss (R, B, D)."""
+def ascent(model: StackedModel, x_RBD: Tensor, y_RB: Tensor, loss: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Which images are classified right (R, B), the sign of each one's gradient of the loss (R, B, D), and whether rounding
+    took the true class's part of that by the logits (R, B)."""
     with torch.enable_grad():
         x_RBD = x_RBD.detach().requires_grad_()
         logits_RBK = model(x_RBD, CLEAN)
         found_RBK = logits_RBK.detach()
-        _, grad_RBK = loss_and_gradient(loss, found_RBK, y_RB)  # of the sum: a share of the mean would sooner be 0
-        (grad_RBD,) = torch.autograd.grad(logits_RBK, x_RBD, grad_RBK)
-    return found_RBK.argmax(2) == y_RB, grad_RBD.sign_()
+        direction_RBK, rounded_RB = ascent_direction(loss, found_RBK, y_RB)
+        (grad_RBD,) = torch.autograd.grad(logits_RBK, x_RBD, direction_RBK)
+    sign_RBD = grad_RBD.sign_()
+    return found_RBK.argmax(2) == y_RB, sign_RBD, rounded_RB
 
 
 def reach(x_RBD: Tensor, sign_RBD: Tensor, delta: float, box: Box) -> Tensor:
@@ -156,7 +160,7 @@ def withstand(
         if step == settings.steps:
             found_RA = right(model, z, labels)
         else:
-            found_RA, sign = ascent(model, z, labels, settings.loss)
+            found_RA, sign, _ = ascent(model, z, labels, settings.loss)
         found_RA &= known_RA[:, :1]  # a row with nothing left stays so
         alive_RB.scatter_(1, place_RA, found_RA)  # what fills a short row up names a place that the row holds already
         if step == settings.steps or not bool(found_RA.any()):

@@ -52,7 +52,7 @@ def certify(
     strong = settings.delta, settings.large
     found: Rows = {"clean": ((0.0,), row(accuracy(images)))}
     for name, is_fgsm in (("fgsm", True), ("pgd", False)):
-        ours_RS, _ = attacked_accuracy(model, pixels_ND, y_N, standardizer, settings.attack(fgsm=is_fgsm))
+        ours_RS, _, _ = attacked_accuracy(model, pixels_ND, y_N, standardizer, settings.attack(fgsm=is_fgsm))
         found[name] = (grid, ours_RS)
     theirs = [accuracy(foolbox_fgsm(libraries["foolbox"], exported, images, labels, delta)) for delta in strong]
     found["foolbox_fgsm"] = (strong, row(*theirs))
