@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,7 +24,7 @@ FILLINGS = {  # by the contender's letter: ours strong, others pale
 }  # fmt: skip
 FINE = tuple(n * 10.0**power for power in range(-3, 4) for n in (1, 2, 5))  # ticks of an axis of at most two decades
 COARSE = tuple(n * 10.0**power for power in range(-3, 4) for n in (1, 3))
-FLOOR_LINE = {"color": "#8a1c00", "linewidth": 1.6, "linestyle": (0, (2, 1.2))}
+FLOOR_LINE: dict[str, Any] = {"color": "#8a1c00", "linewidth": 1.6, "linestyle": (0, (2, 1.2))}
 WIDTH, ROW, BETWEEN = 11.0, 0.27, 0.68  # inches: of the figure, of a bar, from panel to panel
 NAMES, NUMBERS = 1.6, 1.4  # inches left and right of a panel's bars
 COLUMNS = 2
@@ -54,15 +56,8 @@ def ratio_figure(table: pd.DataFrame, title: str, under: str, notes: Sequence[st
         draw_job(figure.add_axes(box), panel, limits)
     head.write(figure, 0.15)
     figure.legend(
-        handles=[
-            Patch(facecolor=FILLINGS["f"], edgecolor=INK, label="ours, fp32"),
-            Patch(facecolor=FILLINGS["g"], edgecolor=INK, label="ours, bf16 products"),
-            Patch(facecolor=FILLINGS["a"], edgecolor=INK, label="others"),
-            Line2D([], [], color=INK, marker="|", markersize=7, label="range over repeats"),
-            Line2D([], [], **FLOOR_LINE, label="floor: the bare products in that precision"),  # type: ignore[arg-type]
-        ],
-        loc="upper left", bbox_to_anchor=(0.12 / WIDTH, 1 - (top - 0.4) / height), ncols=5, frameon=False, fontsize=8.5,
-        borderaxespad=0,
+        handles=legend_handles(), loc="upper left", bbox_to_anchor=(0.12 / WIDTH, 1 - (top - 0.4) / height), ncols=5,
+        frameon=False, fontsize=8.5, borderaxespad=0,
     )  # fmt: skip
     figure.text(
         0.15 / WIDTH, (foot - 0.12) / height, "Times as fast as (b), the plain loop on tensors in memory", fontsize=9
@@ -70,6 +65,16 @@ def ratio_figure(table: pd.DataFrame, title: str, under: str, notes: Sequence[st
     for n, line in enumerate(feet):
         figure.text(0.15 / WIDTH, (foot - 0.38 - 0.17 * n) / height, line, va="top", fontsize=7.5, color=INK)
     return figure
+
+
+def legend_handles() -> list[Artist]:
+    return [
+        Patch(facecolor=FILLINGS["f"], edgecolor=INK, label="ours, fp32"),
+        Patch(facecolor=FILLINGS["g"], edgecolor=INK, label="ours, bf16 products"),
+        Patch(facecolor=FILLINGS["a"], edgecolor=INK, label="others"),
+        Line2D([], [], color=INK, marker="|", markersize=7, label="range over repeats"),
+        Line2D([], [], label="floor: the bare products in that precision", **FLOOR_LINE),
+    ]
 
 
 def bars(panel: pd.DataFrame) -> pd.DataFrame:
@@ -91,7 +96,7 @@ def draw_job(axes: Axes, panel: pd.DataFrame, limits: tuple[float, float]) -> No
         axes.plot([low, high], [place, place], color=INK, marker="|", markersize=7, linewidth=1, zorder=4)
         if row["precision"] in floors:
             floor = float(floors[row["precision"]])
-            axes.plot([floor, floor], [place - 0.5, place + 0.5], zorder=3, **FLOOR_LINE)  # type: ignore[arg-type]
+            axes.plot([floor, floor], [place - 0.5, place + 0.5], zorder=3, **FLOOR_LINE)
         number = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})" if row["contender"] != "b" else "1"
         axes.text(1.02, place, number, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.axvline(1, color=INK, linewidth=1, zorder=3)
