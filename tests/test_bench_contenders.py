@@ -22,7 +22,14 @@ from noise_reg.errors import UserError
 from noise_reg.spec import RunSpec
 from tests.composed import composed
 
-TINY = ["preset=smoke", "jobs=[digits]", "presets.smoke.steps.digits=1", "repeats=1", "job.digits.seeds=2"]
+TINY = [
+    "preset=smoke",
+    "device=cpu",
+    "jobs=[digits]",
+    "presets.smoke.steps.digits=1",
+    "repeats=1",
+    "job.digits.seeds=2",
+]
 NETWORKS = {
     "fc": '"arch=fc_small","arch.widths=[16]"',
     "tanh_mlp": '"arch=tanh_mlp","arch.widths=[16]","noise=fc_small_sgd","reading=exact_loss"',
@@ -109,7 +116,7 @@ ONE_METHOD = 'job.digits.methods=[["regularizer=none"]]'
 
 
 def test_what_is_absent_is_named_with_its_reason() -> None:
-    with composed("benchmark", *TINY, "device=cpu", "contenders=[b,c,d,e]", ONE_METHOD, "job.digits.seeds=1") as cfg:
+    with composed("benchmark", *TINY, "contenders=[b,c,d,e]", ONE_METHOD, "job.digits.seeds=1") as cfg:
         settings = read_settings(cfg)
     rows, job = measured_job(settings.recipes[0], settings)
     assert set(rows["contender"]) == {"b", "floor_fp32"} and list(job.deviations) == ["b"]

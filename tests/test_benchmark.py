@@ -30,6 +30,7 @@ from tests.composed import ROOT, composed
 
 TINY = [
     "preset=smoke",
+    "device=cpu",
     "jobs=[digits]",
     "presets.smoke.steps.digits=1",
     "repeats=2",
