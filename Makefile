@@ -112,8 +112,8 @@ paper-scale: $(STAMP) ## Every figure and table of trained runs at the paper's s
 report: $(STAMP) ## One HTML page of everything under results/
 	$(PYTHON) scripts/report.py $(ARGS)
 
-bench: $(STAMP) ## Time stacked training against plain loops (PRESET=quick|smoke, DATA_DIR)
-	$(PYTHON) scripts/benchmark.py preset=$(PRESET) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) $(ARGS)
+bench: $(STAMP) ## Time stacked training against plain loops, vmap and processes (PRESET=quick|smoke|full, DATA_DIR, DEVICE)
+	$(PYTHON) scripts/benchmark.py preset=$(PRESET) device=$(DEVICE) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) $(ARGS)
 
 lock: ## Regenerate requirements.lock from pyproject.toml (needs uv); then update environment.yml
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

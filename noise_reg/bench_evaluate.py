@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from noise_reg.bench_contenders import Workload
+from noise_reg.bench_work import Workload, synchronize
 from noise_reg.errors import UserError
 from noise_reg.evaluate.adversarial import CHUNK, attacked_accuracy
 from noise_reg.evaluate.corruption import corruption_accuracy
@@ -35,7 +35,7 @@ def evaluation_times(work: Workload, images: int, repeats: int) -> pd.DataFrame:
     if len(data.test_x) < images:
         raise UserError(f"evaluate.images = {images}: must be at most {len(data.test_x)}, the test images there are")
     _, weights = next(work.initial("fp32"))
-    model = stacked_model([spec.replace(precision="fp32")], [weights], data.image, data.classes)
+    model = stacked_model([spec.replace(precision="fp32")], [weights], data.image, data.classes).to(work.device)
     pixels, shapes = data.test_pixels[:images], [layer.get_parameter("weight").shape[1:] for layer in model.layers]
     with torch.no_grad():
         own = torch.cat(
@@ -48,7 +48,7 @@ def evaluation_times(work: Workload, images: int, repeats: int) -> pd.DataFrame:
         accuracy, _, _ = attacked_accuracy(model, pixels, own, data.standardizer, attack)
         assert float(accuracy) == 1, "an image left the attack: its products would be fewer"
 
-    forward, backward = products(shapes, min(images, CHUNK))
+    forward, backward = products(shapes, min(images, CHUNK), work.device)
     chunks = -(-images // CHUNK)
     timed: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "corruption": (
@@ -66,7 +66,7 @@ def evaluation_times(work: Workload, images: int, repeats: int) -> pd.DataFrame:
     rows = []
     for repeat in range(-1, repeats):  # the first warms up
         for name, pair in timed.items():
-            seconds, bare = (clock(each) for each in pair)
+            seconds, bare = (clock(each, work.device) for each in pair)
             if repeat >= 0:
                 rows.append(
                     {
@@ -80,17 +80,22 @@ def evaluation_times(work: Workload, images: int, repeats: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def clock(work: Callable[[], object]) -> float:
+def clock(work: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
     started = time.perf_counter()
     work()
+    synchronize(device)
     return time.perf_counter() - started
 
 
-def products(shapes: list[torch.Size], batch: int) -> tuple[Callable[[], None], Callable[[], None]]:
+def products(
+    shapes: list[torch.Size], batch: int, device: torch.device
+) -> tuple[Callable[[], None], Callable[[], None]]:
     """The products of a pass forward and of one back to the images, into kept buffers; shapes are (outputs, inputs)."""
     made: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
     for outputs, inputs in shapes:
-        x, weight, grad = torch.randn(batch, inputs), torch.randn(outputs, inputs), torch.randn(batch, outputs)
+        sizes = ((batch, inputs), (outputs, inputs), (batch, outputs))
+        x, weight, grad = (torch.randn(size, device=device) for size in sizes)
         made.append((x, weight, grad, torch.empty_like(grad), torch.empty_like(x)))
 
     def forward() -> None:

@@ -12,29 +12,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from noise_reg.bench_contenders import Workload
-from noise_reg.bench_plain import OrdinaryDraws, plain_network
+from noise_reg.bench_draws import OrdinaryDraws
+from noise_reg.bench_plain import plain_network
+from noise_reg.bench_work import Alone, Workload
 from noise_reg.plan import stack_size
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Product = Callable[[], Any]
 
 
-class Products:
+class Products(Alone):
     """Every product of a step in the order of a step: forward, then from the last layer to the first the gradients of weights
     and inputs (but the first layer's input). For stacks as large as ours, factors and results in the precision."""
 
-    elsewhere_mib = 0.0
-
     def __init__(self, work: Workload, precision: str) -> None:
         data, spec = work.data("fp32"), work.specs[0]
-        size = stack_size(spec, data.image, data.classes, "cpu", work.recipe.stack_size)
+        size = stack_size(spec, data.image, data.classes, work.device.type, work.recipe.stack_size)
         self.work, self.runs = work, len(work.specs)
         self.products: list[Product] = []
         layers = layer_shapes(work)
         for replicas, times in ((size, self.runs // size), (self.runs % size, 1)):
             if replicas and times:
-                made = [layer_products(*layer, replicas, DTYPES[precision]) for layer in layers]
+                made = [layer_products(*layer, replicas, DTYPES[precision], work.device) for layer in layers]
                 made[0] = made[0][:-1]  # nobody asks for the gradient of the data
                 forward = [products[0] for products in made]
                 backward = [product for products in reversed(made) for product in products[1:]]
@@ -54,7 +53,7 @@ class Products:
 def layer_shapes(work: Workload) -> list[tuple[nn.Module, torch.Size]]:
     """The layers of a plain run in their order, each with the shape of its input."""
     spec, weights = next(work.initial("fp32"))
-    network = plain_network(spec, weights, torch.float32, OrdinaryDraws())
+    network = plain_network(spec, weights, torch.float32, OrdinaryDraws()).to(work.device)
     found: list[tuple[nn.Module, torch.Size]] = []
     for module in network:
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -64,19 +63,24 @@ def layer_shapes(work: Workload) -> list[tuple[nn.Module, torch.Size]]:
     return found
 
 
-def layer_products(layer: nn.Module, shape: torch.Size, replicas: int, dtype: torch.dtype) -> list[Product]:
+def layer_products(
+    layer: nn.Module, shape: torch.Size, replicas: int, dtype: torch.dtype, device: torch.device
+) -> list[Product]:
     """Forward, gradient of the weights, gradient of the input."""
     if isinstance(layer, nn.Linear):
-        return dense(layer, shape, replicas, dtype)
+        return dense(layer, shape, replicas, dtype, device)
     assert isinstance(layer, nn.Conv2d)
-    return convolution(layer, shape, replicas, dtype)
+    return convolution(layer, shape, replicas, dtype, device)
 
 
-def dense(layer: nn.Linear, shape: torch.Size, replicas: int, dtype: torch.dtype) -> list[Product]:
+def dense(
+    layer: nn.Linear, shape: torch.Size, replicas: int, dtype: torch.dtype, device: torch.device
+) -> list[Product]:
     lead = [replicas] if replicas > 1 else []
     product = torch.bmm if replicas > 1 else torch.mm
     x, weight, grad = (
-        torch.randn(*lead, *sizes).to(dtype) for sizes in (shape, layer.weight.shape, (shape[0], layer.out_features))
+        torch.randn(*lead, *sizes, device=device).to(dtype)
+        for sizes in (shape, layer.weight.shape, (shape[0], layer.out_features))
     )
     z, grad_x, grad_weight = torch.empty_like(grad), torch.empty_like(x), torch.empty_like(weight)
     return [
@@ -86,9 +90,11 @@ def dense(layer: nn.Linear, shape: torch.Size, replicas: int, dtype: torch.dtype
     ]
 
 
-def convolution(layer: nn.Conv2d, shape: torch.Size, replicas: int, dtype: torch.dtype) -> list[Product]:
-    x = torch.randn(shape[0], replicas * shape[1], *shape[2:]).to(dtype)
-    weight = torch.randn(replicas * layer.out_channels, *layer.weight.shape[1:]).to(dtype)
+def convolution(
+    layer: nn.Conv2d, shape: torch.Size, replicas: int, dtype: torch.dtype, device: torch.device
+) -> list[Product]:
+    x = torch.randn(shape[0], replicas * shape[1], *shape[2:], device=device).to(dtype)
+    weight = torch.randn(replicas * layer.out_channels, *layer.weight.shape[1:], device=device).to(dtype)
     grad = torch.randn_like(F.conv2d(x, weight, groups=replicas))
 
     def backward(of_input: bool) -> Tensor:

@@ -10,72 +10,21 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from noise_reg.bench_draws import Draws
 from noise_reg.losses import KERAS_EPSILON
 from noise_reg.nn.convolution import BATCH_NORM
+from noise_reg.nn.export import ACTIVATIONS
 from noise_reg.regularizers import corrupt, gradient_factor, is_decayed
 from noise_reg.spec import RunSpec
-from noise_reg.streams import Purpose, keep_mask, normal, permutation
+from noise_reg.streams import permutation
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-
-
-class Draws(Protocol):
-    """Where a plain network takes its random numbers from."""
-
-    def corruption(self, x: Tensor) -> Tensor: ...
-
-    def epsilon(self, layer: int, batch: int, dtype: torch.dtype) -> Tensor: ...
-
-    def drop(self, h: Tensor, probability: float, layer: int) -> Tensor: ...
-
-
-class OrdinaryDraws:
-    """PyTorch's own generator: what the timed loops use."""
-
-    def corruption(self, x: Tensor) -> Tensor:
-        return torch.randn_like(x)
-
-    def epsilon(self, layer: int, batch: int, dtype: torch.dtype) -> Tensor:
-        return torch.randn(batch, dtype=dtype)
-
-    def drop(self, h: Tensor, probability: float, layer: int) -> Tensor:
-        return F.dropout(h, probability)
-
-
-class StreamDraws:
-    """The numbers that the stack gives this run, so that both must end in the same weights."""
-
-    def __init__(self, spec: RunSpec, steps: int) -> None:
-        self.seed_1, self.batch, self.count = torch.tensor([spec.seed]), spec.optimizer.batch_size, steps
-        self.epoch, self.step = 0, -1
-
-    def next_step(self) -> None:
-        self.step += 1
-        if self.step == self.count:
-            self.epoch, self.step = self.epoch + 1, 0
-
-    def corruption(self, x: Tensor) -> Tensor:
-        draw = normal(self.seed_1, Purpose.CDT, x.numel(), lane=0, step=self.step, epoch=self.epoch)
-        return draw.view_as(x).to(x.dtype)
-
-    def epsilon(self, layer: int, batch: int, dtype: torch.dtype) -> Tensor:
-        (draw,) = normal(self.seed_1, Purpose.NODE, self.count * self.batch, lane=layer, step=0, epoch=self.epoch)
-        return draw[self.step * batch : (self.step + 1) * batch].to(dtype)
-
-    def drop(self, h: Tensor, probability: float, layer: int) -> Tensor:
-        drop_1 = torch.tensor([probability], dtype=torch.float64)
-        keep = keep_mask(self.seed_1, drop_1, h.numel(), lane=layer + 1, step=self.step, epoch=self.epoch)
-        kept = (
-            keep.view(len(h), *h.shape[2:], -1).movedim(-1, 1) if h.dim() == 4 else keep.view_as(h)
-        )  # channels are last
-        return h * kept / (1 - probability)
 
 
 class Corrupt(nn.Module):
@@ -84,6 +33,8 @@ class Corrupt(nn.Module):
         self.sigma, self.draws = sigma, draws
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
         return corrupt(x, self.sigma, self.draws.corruption(x))
 
 
@@ -96,7 +47,9 @@ class Node(nn.Module):
         self.sigma, self.layer, self.draws = sigma, layer, draws
 
     def forward(self, x: Tensor) -> Tensor:
-        epsilon = self.sigma * self.draws.epsilon(self.layer, len(x), x.dtype)
+        if not self.training:
+            return x
+        epsilon = self.sigma * self.draws.epsilon(x, self.layer)
         return torch.addcmul(x, epsilon.view(-1, *[1] * self.weight.dim()), self.weight)
 
 
@@ -106,11 +59,12 @@ class Drop(nn.Module):
         self.probability, self.layer, self.draws = probability, layer, draws
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.draws.drop(h, self.probability, self.layer)
+        return self.draws.drop(h, self.probability, self.layer) if self.training else h
 
 
 def plain_network(spec: RunSpec, weights: Mapping[str, np.ndarray], dtype: torch.dtype, draws: Draws) -> nn.Sequential:
-    """Logits (B, K) of standardised images (B, C, H, W), in training, from the stack's initial `weights` of this run."""
+    """Logits (B, K) of standardised images (B, C, H, W), on the CPU and in training mode, from the stack's initial `weights` of this
+    run."""
     tensors = {name.replace(".", "_", 1): torch.from_numpy(np.array(value)) for name, value in weights.items()}
     strengths, blocks = spec.strengths, len(spec.arch.filters)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -134,7 +88,7 @@ def plain_network(spec: RunSpec, weights: Mapping[str, np.ndarray], dtype: torch
         parts[f"layers_{layer - blocks}"] = nn.Linear(inputs, outputs)
         parts |= node(layer)
         if layer < last:
-            parts |= {f"relu_{layer}": nn.ReLU(), **drop(layer)}
+            parts |= {f"activation_{layer}": ACTIVATIONS[spec.arch.activation](), **drop(layer)}
     network = nn.Sequential(parts).to(dtype)
     network.load_state_dict(tensors | {n: b for n, b in network.named_buffers() if n.endswith("tracked")})
     return network
@@ -154,14 +108,19 @@ def convolution_block(spec: RunSpec, tensors: Mapping[str, Tensor], layer: int) 
     return block
 
 
-def plain_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.SGD:
-    """SGD, its weight decay on the parameters that the reading decays."""
+def plain_optimizer(named: Iterable[tuple[str, Tensor]], spec: RunSpec) -> torch.optim.SGD:
+    """SGD on a plain network's parameters, its weight decay on those that the reading decays."""
     decay = float(gradient_factor(torch.tensor([spec.strengths.weight_decay], dtype=torch.float64), spec.reading))
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in network.named_parameters():
-        groups[bool(decay) and is_decayed(name.replace("_", ".", 1), spec.reading)].append(parameter)
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, parameter in named:
+        groups[bool(decay) and is_decayed(stack_name(name), spec.reading)].append(parameter)
     kinds = [{"params": members, "weight_decay": decay * decayed} for decayed, members in groups.items() if members]
     return torch.optim.SGD(kinds, lr=spec.optimizer.learning_rate)
+
+
+def stack_name(name: str) -> str:
+    """What the stack calls a plain network's parameter or buffer: 'layers.0.weight' for 'layers_0.weight'."""
+    return name.replace("_", ".", 1)
 
 
 def clamped_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -179,16 +138,14 @@ def in_memory(x: Tensor, y: Tensor, order: Tensor, batch: int) -> Batches:
         yield x.index_select(0, index), y.index_select(0, index)
 
 
-def train_plain(network: nn.Module, optimizer: torch.optim.Optimizer, loss: str, batches: Batches) -> None:
-    """One epoch, nothing measured or logged on the way."""
-    criterion = LOSSES[loss]
-    for x, y in batches:
-        value = criterion(network(x), y)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
+def plain_step(network: nn.Module, optimizer: torch.optim.Optimizer, loss: str, x: Tensor, y: Tensor) -> None:
+    """Nothing is measured or logged on the way."""
+    value = LOSSES[loss](network(x), y)
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
 
 
 def epoch_order(spec: RunSpec, samples: int, epoch: int) -> Tensor:
-    """(N,): the stack's order of the samples in this run's epoch."""
+    """(N,): the stack's order of the samples in this run's epoch, on the CPU."""
     return permutation(torch.tensor([spec.seed]), samples, epoch=epoch)[0]

@@ -7,26 +7,28 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import hydra
-import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from noise_reg.bench_contenders import BASE, CONTENDERS, Recipe, Timed, Workload, peak_mib
-from noise_reg.bench_evaluate import evaluation_lines, evaluation_times
+from noise_reg.bench_cold import Cold, cold_recipe, cold_times
+from noise_reg.bench_contenders import BASE, CONTENDERS
+from noise_reg.bench_evaluate import evaluation_times
 from noise_reg.bench_floor import Products
-from noise_reg.bench_report import Job, floor_name, machine, save, show, summary
-from noise_reg.config import read_job
+from noise_reg.bench_report import Job, Report, floor_name, machine, save, show, summary
+from noise_reg.bench_work import Recipe, Timed, Weights, Workload, peak_mib, synchronize
+from noise_reg.config import device_check, read_job
 from noise_reg.errors import UserError
+from noise_reg.pipeline import find_device
 from noise_reg.spec import RunSpec, SpecError
 
-Weights = Mapping[str, np.ndarray]
 KEEP = 0.8  # of the recorded ratio: below it something has become slower
 
 
@@ -35,11 +37,14 @@ class Settings:
     """`conf/benchmark.yaml` with its preset put in."""
 
     preset: str
+    device: str
     recipes: list[Recipe]
+    left_out: list[str]
     contenders: list[str]
     repeats: int
     gate_steps: int
-    memory: bool
+    memory: list[str]
+    cold: list[Cold]
     guard: bool
     recorded: Mapping[str, Mapping[str, float]]
     targets: Mapping[str, Mapping[str, float]]
@@ -52,36 +57,43 @@ def benchmark(cfg: DictConfig) -> None:
     settings = read_settings(cfg)
     repeats, jobs = [], []
     for recipe in settings.recipes:
-        work = Workload(recipe)
-        deviations = gate(recipe, settings)
-        source = str(work.dataset.provenance["source"])
-        print(
-            f"{recipe.name}: data {source}; gate passed: " + ", ".join(f"({c}) {d:.0e}" for c, d in deviations.items())
-        )
-        repeats.append(measure(work, settings))
-        memory = peak_memory(recipe, settings.contenders) if settings.memory else {}
-        jobs.append(Job(recipe, source, deviations, memory, dict(settings.targets.get(recipe.name, {}))))
+        rows, job = measured_job(recipe, settings)
+        repeats.append(rows)
+        jobs.append(job)
     rows = pd.concat(repeats, ignore_index=True)
-    table = summary(rows, jobs)
-    show(table, jobs, settings.repeats)
     recipe = next((r for r in settings.recipes if r.name == settings.evaluate["job"]), settings.recipes[0])
-    times = evaluation_times(Workload(recipe), settings.evaluate["images"], settings.repeats)
-    print(
-        f"Evaluations, {recipe.name}, {settings.evaluate['images']} images:",
-        *evaluation_lines(times),
-        sep="\n  ",
-        flush=True,
+    report = Report(
+        settings.device,
+        settings.repeats,
+        jobs,
+        settings.left_out,
+        summary(rows, jobs),
+        evaluation_times(Workload(recipe), settings.evaluate["images"], settings.repeats),
+        cold_times(settings.cold, settings.contenders),
     )
+    show(report)
     if settings.results:
-        folder = (
-            Path(settings.results)
-            / "benchmark"
-            / f"{machine()}{'' if settings.preset == 'quick' else '-' + settings.preset}"
-        )
-        save(folder, rows, table, jobs, settings.repeats, times)
+        suffix = "" if settings.preset == "quick" else f"-{settings.preset}"
+        folder = Path(settings.results) / "benchmark" / f"{machine(settings.device)}{suffix}"
+        save(folder, rows, report)
         print(f"written to {folder}/")
     if settings.guard:
-        guard(table, settings.recorded)
+        guard(report.table, settings.recorded)
+
+
+def measured_job(recipe: Recipe, settings: Settings) -> tuple[pd.DataFrame, Job]:
+    """Raw rows of those contenders that exist for the job and have passed the gate, and what else is known of it."""
+    work = Workload(recipe)
+    source = str(work.dataset.provenance["source"])
+    why = {letter: CONTENDERS[letter].absent(work) for letter in settings.contenders}
+    absent = {letter: reason for letter, reason in why.items() if reason}
+    present = [letter for letter in settings.contenders if letter not in absent]
+    deviations = gate(recipe, present, settings.gate_steps)
+    passed = ", ".join(f"({c}) {d:.0e}" for c, d in deviations.items())
+    print(f"{recipe.name}: data {source}; gate passed: {passed}", flush=True)
+    rows = measure(work, present, settings.repeats)
+    memory = peak_memory(recipe, present) if recipe.name in settings.memory else {}
+    return rows, Job(recipe, source, deviations, absent, memory, dict(settings.targets.get(recipe.name, {})))
 
 
 def read_settings(cfg: DictConfig) -> Settings:
@@ -99,11 +111,19 @@ def read_settings(cfg: DictConfig) -> Settings:
         check_whole(name, plain[name])
     check_whole("evaluate.images", plain["evaluate"]["images"])
     check_list("evaluate.job", [plain["evaluate"]["job"]], plain["job"])
+    check_list("memory", plain["memory"], plain["job"], may_be_empty=True)
+    problem = device_check(str(plain["device"]))
+    if problem:
+        raise SpecError(f"device = {plain['device']}: must be {problem}")
+    device = str(find_device(plain["device"]))
     recorded = plain["recorded"]
     return Settings(
         preset=plain["preset"]["name"],
-        recipes=[read_recipe(name, plain) for name in plain["jobs"]],
-        recorded=recorded.get(machine(), recorded["other"]),
+        device=device,
+        recipes=[read_recipe(name, plain, device) for name in plain["jobs"]],
+        left_out=[name for name in plain["job"] if name not in plain["jobs"]],
+        cold=read_cold(plain, device),
+        recorded=recorded.get(machine(device), recorded["other"]),
         **{
             name: plain[name]
             for name in ("contenders", "repeats", "gate_steps", "memory", "guard", "targets", "evaluate", "results")
@@ -111,9 +131,9 @@ def read_settings(cfg: DictConfig) -> Settings:
     )
 
 
-def check_list(field: str, values: Any, known: Mapping[str, Any]) -> None:
+def check_list(field: str, values: Any, known: Mapping[str, Any], *, may_be_empty: bool = False) -> None:
     wrong = [v for v in values if v not in known] if isinstance(values, list) else [values]
-    if wrong or not values:
+    if wrong or not (values or may_be_empty):
         raise SpecError(f"{field} = {values}: must be a list, each one of {', '.join(known)}")
 
 
@@ -122,7 +142,7 @@ def check_whole(field: str, value: Any) -> None:
         raise SpecError(f"{field} = {value}: must be a whole number of at least 1")
 
 
-def read_recipe(name: str, plain: Mapping[str, Any]) -> Recipe:
+def read_recipe(name: str, plain: Mapping[str, Any], device: str) -> Recipe:
     """Methods x seeds; a loop over single runs trains each method's first seed."""
     job, steps = plain["job"][name], plain["steps"].get(name)
     epochs = plain["epochs"].get(name, 1)
@@ -135,19 +155,38 @@ def read_recipe(name: str, plain: Mapping[str, Any]) -> Recipe:
         spec = read_job(hydra.compose("train", overrides=[*job["overrides"], *overrides])).spec
         single.append(len(specs))
         specs += [spec.replace(seed=seed) for seed in range(job["seeds"])]
-    return Recipe(name, tuple(specs), tuple(single), steps, epochs, plain["data_dir"], plain["stack_size"])
+    return Recipe(name, tuple(specs), tuple(single), steps, epochs, plain["data_dir"], plain["stack_size"], device)
 
 
-def gate(recipe: Recipe, settings: Settings) -> dict[str, float]:
-    """A few steps of every contender against the plain loop in fp64, random numbers shared: the largest deviation of each.
+def read_cold(plain: Mapping[str, Any], device: str) -> list[Cold]:
+    """The jobs that are also run from process start to the last row on disk."""
+    cold = plain["cold"]
+    check_list("cold.jobs", cold["jobs"], plain["job"], may_be_empty=True)
+    for name in ("epochs", "repeats"):
+        check_whole(f"cold.{name}", cold[name])
+    found = []
+    for name in cold["jobs"]:
+        job = plain["job"][name]
+        if len(job["methods"]) > 1:
+            raise SpecError(
+                f"cold.jobs: {name} has {len(job['methods'])} methods, must have one: it is one sweep of seeds"
+            )
+        recipe = cold_recipe(read_recipe(name, plain, device), cold["epochs"])
+        found.append(Cold(recipe, (*job["overrides"], *job["methods"][0]), cold["repeats"]))
+    return found
 
-    Raises UserError where one does not compute what the plain loop computes.
+
+def gate(recipe: Recipe, letters: Sequence[str], steps: int) -> dict[str, float]:
+    """Two epochs of `steps` of every contender against the plain loop in fp64, random numbers shared: the largest deviation of each.
+
+    All runs are trained, each method's first and last are compared. Raises UserError where one does not compute what the plain loop computes.
     """
-    work = Workload(replace(recipe, steps=settings.gate_steps))
+    ends = {*recipe.single, *(first - 1 for first in recipe.single[1:]), len(recipe.specs) - 1}
+    work = Workload(replace(recipe, steps=steps, single=tuple(sorted(ends))))
     start = [weights for _, weights in work.initial("fp64")]
     expected = weights_after_epochs(work, BASE, "fp64")
     deviations = {}
-    for letter in settings.contenders:
+    for letter in letters:
         contender = CONTENDERS[letter]
         found = weights_after_epochs(work, letter, contender.gate_precision)
         deviations[letter] = max(deviation(*each) for each in zip(found, expected, start, strict=True))
@@ -160,11 +199,11 @@ def gate(recipe: Recipe, settings: Settings) -> dict[str, float]:
 
 
 def weights_after_epochs(work: Workload, letter: str, precision: str) -> Sequence[Weights]:
-    runner = CONTENDERS[letter].build(work, precision, True)
-    for epoch in range(2):
-        runner.ready(epoch)
-        runner.run()
-    return runner.weights()
+    with closing(CONTENDERS[letter].build(work, precision, True)) as runner:
+        for epoch in range(2):
+            runner.ready(epoch)
+            runner.run()
+        return runner.weights()
 
 
 def deviation(found: Weights, expected: Weights, start: Weights) -> float:
@@ -174,35 +213,45 @@ def deviation(found: Weights, expected: Weights, start: Weights) -> float:
     return math.sqrt(off / way) if math.isfinite(off) else math.inf
 
 
-def measure(work: Workload, settings: Settings) -> pd.DataFrame:
+def measure(work: Workload, letters: Sequence[str], repeats: int) -> pd.DataFrame:
     """Raw rows: every contender and the floor of every precision, in turn, `repeats` times after one untimed round."""
-    timed: dict[str, Timed] = {
-        letter: CONTENDERS[letter].build(work, CONTENDERS[letter].precision, False) for letter in settings.contenders
-    }
-    for precision in dict.fromkeys(CONTENDERS[letter].precision for letter in settings.contenders):
-        timed[floor_name(precision)] = Products(work, precision)
     rows = []
-    gc.disable()  # a collection in the middle would be charged to whoever is running
-    for repeat in range(settings.repeats + 1):
-        gc.collect()
-        for name, runner in timed.items():
-            seconds = cpu = 0.0
-            for epoch in range(work.recipe.epochs):
-                runner.ready(repeat * work.recipe.epochs + epoch)
-                cpu_before, started = time.process_time(), time.perf_counter()
-                elsewhere = runner.run()
-                seconds += time.perf_counter() - started
-                cpu += time.process_time() - cpu_before + elsewhere
-            row = {
-                "job": work.recipe.name,
-                "contender": name,
-                "repeat": repeat,
-                "runs": runner.runs,
-                "steps": work.steps * work.recipe.epochs,
-            }
-            rows.append({**row, "seconds": seconds, "cpu_seconds": cpu})
-    gc.enable()
+    with ExitStack() as stack:
+        timed: dict[str, Timed] = {
+            letter: stack.enter_context(closing(CONTENDERS[letter].build(work, CONTENDERS[letter].precision, False)))
+            for letter in letters
+        }
+        for precision in dict.fromkeys(CONTENDERS[letter].precision for letter in letters):
+            timed[floor_name(precision)] = Products(work, precision)
+        stack.callback(gc.enable)
+        gc.disable()  # a collection in the middle would be charged to whoever is running
+        for repeat in range(repeats + 1):
+            gc.collect()
+            rows += [timed_row(name, runner, work, repeat) for name, runner in timed.items()]
     return pd.DataFrame(rows[len(timed) :])
+
+
+def timed_row(name: str, runner: Timed, work: Workload, repeat: int) -> dict[str, Any]:
+    """One repeat of one contender."""
+    epochs = work.recipe.epochs
+    seconds = cpu = 0.0
+    for epoch in range(epochs):
+        runner.ready(repeat * epochs + epoch)
+        synchronize(work.device)
+        cpu_before, started = time.process_time(), time.perf_counter()
+        elsewhere = runner.run()
+        synchronize(work.device)
+        seconds += time.perf_counter() - started
+        cpu += time.process_time() - cpu_before + elsewhere
+    counts = {"runs": runner.runs, "steps": work.steps * epochs}
+    return {
+        "job": work.recipe.name,
+        "contender": name,
+        "repeat": repeat,
+        **counts,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+    }
 
 
 def peak_memory(recipe: Recipe, letters: Sequence[str]) -> dict[str, float]:
@@ -215,10 +264,11 @@ def peak_memory(recipe: Recipe, letters: Sequence[str]) -> dict[str, float]:
 
 
 def peak_of(recipe: Recipe, letter: str) -> float:
-    runner = CONTENDERS[letter].build(Workload(recipe), CONTENDERS[letter].precision, False)
-    runner.ready(0)
-    runner.run()
-    return peak_mib() + runner.elsewhere_mib
+    work = Workload(recipe)
+    with closing(CONTENDERS[letter].build(work, CONTENDERS[letter].precision, False)) as runner:
+        runner.ready(0)
+        runner.run()
+        return peak_mib(work.device) + runner.elsewhere_mib
 
 
 def guard(table: pd.DataFrame, recorded: Mapping[str, Mapping[str, float]]) -> None:

@@ -26,10 +26,14 @@ Send = Callable[[Any], None]
 Task = Callable[[Send], None]
 
 
+def can_fork(device: torch.device) -> bool:
+    """Whether processes that compute on `device` can be forked from this one: not from one that may hold CUDA's context."""
+    return sys.platform == "linux" and device.type == "cpu" and not torch.cuda.is_available()
+
+
 def possible_workers(device: torch.device) -> int:
     """How many worker processes suit this machine: one a thread that torch would use, or 1 where forking is no option."""
-    forkable = sys.platform == "linux" and device.type == "cpu" and not torch.cuda.is_available()
-    return torch.get_num_threads() if forkable and not multiprocessing.current_process().daemon else 1
+    return torch.get_num_threads() if can_fork(device) and not multiprocessing.current_process().daemon else 1
 
 
 def run_in_workers(tasks: Sequence[Task], receive: Callable[[Any], None], lost: Callable[[int], None]) -> None:
