@@ -18,12 +18,12 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from noise_reg.bench_cold import Cold, cold_recipe, cold_times
-from noise_reg.bench_contenders import BASE, CONTENDERS
-from noise_reg.bench_evaluate import evaluation_times
-from noise_reg.bench_floor import Products
-from noise_reg.bench_report import Job, Report, floor_name, machine, save, show, summary
-from noise_reg.bench_work import Recipe, Timed, Weights, Workload, peak_mib, synchronize
+from noise_reg.bench.cold import Cold, cold_recipe, cold_times
+from noise_reg.bench.contenders import BASE, CONTENDERS
+from noise_reg.bench.evaluate import evaluation_times
+from noise_reg.bench.floor import Products
+from noise_reg.bench.report import Job, Report, floor_name, machine, save, show, summary
+from noise_reg.bench.work import Recipe, Timed, Weights, Workload, peak_mib, synchronize
 from noise_reg.config import device_check, read_job
 from noise_reg.errors import UserError
 from noise_reg.pipeline import find_device

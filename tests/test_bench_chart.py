@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from noise_reg.artefacts.folder import save_figure
 from noise_reg.artefacts.ratios import FILLINGS, ratio_figure
-from noise_reg.bench_contenders import CONTENDERS
+from noise_reg.bench.contenders import CONTENDERS
 
 NOTES = [
     "Left out: (c) plain loop, each step a CUDA graph, in fc: CUDA graphs are CUDA's, the device is cpu.",

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from noise_reg import bench_cold, bench_graph, bench_processes, bench_vmap
-from noise_reg.bench_cold import Cold, cold_times
-from noise_reg.bench_contenders import CONTENDERS
-from noise_reg.bench_plain import plain_optimizer
-from noise_reg.bench_processes import Processes, chosen_runs
-from noise_reg.bench_work import Recipe, Workload
+from noise_reg.bench import cold, graph, processes, vmap
+from noise_reg.bench.cold import Cold, cold_times
+from noise_reg.bench.contenders import CONTENDERS
+from noise_reg.bench.plain import plain_optimizer
+from noise_reg.bench.processes import Processes, chosen_runs
+from noise_reg.bench.work import Recipe, Workload
 from noise_reg.benchmark import gate, measured_job, read_settings
 from noise_reg.errors import UserError
 from noise_reg.spec import RunSpec
@@ -46,7 +46,7 @@ def recipe(network: str = "fc", *overrides: str) -> Recipe:
 
 def captured_at_once(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """In place of a CUDA graph: the warm-up that comes before one, then the step itself."""
-    for _ in range(bench_graph.WARM_UP):
+    for _ in range(graph.WARM_UP):
         step()
     return step
 
@@ -60,7 +60,7 @@ def test_at_the_gate_all_regularisers_give_the_plain_loops_weights(network: str)
 def test_a_captured_step_trains_as_the_plain_loop_in_spite_of_its_warm_up(
     network: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_graph, "captured", captured_at_once)
+    monkeypatch.setattr(graph, "captured", captured_at_once)
     assert gate(recipe(network), ["c"], 2)["c"] < TOLERANCE
 
 
@@ -72,7 +72,7 @@ def test_all_contenders_pass_the_gate_on_a_gpu(network: str) -> None:
     assert max(deviations[letter] for letter in "cdef") < TOLERANCE
 
 
-@pytest.mark.parametrize(("letter", "module"), [("c", bench_graph), ("d", bench_vmap)])
+@pytest.mark.parametrize(("letter", "module"), [("c", graph), ("d", vmap)])
 def test_the_gate_stops_a_contender_whose_last_run_of_a_method_learns_faster(
     letter: str, module: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,18 +85,18 @@ def test_the_gate_stops_a_contender_whose_last_run_of_a_method_learns_faster(
                 parameter.register_hook(lambda grad: 1.001 * grad)
         return plain_optimizer(parameters, spec)
 
-    monkeypatch.setattr(bench_graph, "captured", captured_at_once)
+    monkeypatch.setattr(graph, "captured", captured_at_once)
     monkeypatch.setattr(module, "plain_optimizer", hurried)
     with pytest.raises(UserError, match=rf"gate: job digits, contender \({letter}\) .* deviates by 1\.0e-03"):
         gate(recipe(), [letter], 1)
 
 
 def test_the_gate_stops_processes_that_train_other_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(chosen: Recipe, precision: str, gate: bool) -> bench_processes.PlainLoop:
+    def other(chosen: Recipe, precision: str, gate: bool) -> processes.PlainLoop:
         seeds = tuple(spec.replace(seed=spec.seed + 1) for spec in chosen.specs)
-        return bench_processes.PlainLoop(Workload(dataclasses.replace(chosen, specs=seeds)), precision, gate)
+        return processes.PlainLoop(Workload(dataclasses.replace(chosen, specs=seeds)), precision, gate)
 
-    monkeypatch.setattr(bench_processes, "loop_of", other)
+    monkeypatch.setattr(processes, "loop_of", other)
     with pytest.raises(
         UserError, match=r"contender \(e\) plain loop in processes of one thread, one a core deviates by"
     ):
@@ -128,16 +128,16 @@ def test_what_is_absent_is_named_with_its_reason() -> None:
 
 def test_an_ensemble_that_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Workload(recipe("cnn"))
-    needed = bench_vmap.needed_bytes(work)
-    monkeypatch.setattr(bench_vmap, "free_bytes", lambda device: needed / bench_vmap.SHARE + 1)
-    assert bench_vmap.absent(work) == ""
-    monkeypatch.setattr(bench_vmap, "free_bytes", lambda device: needed / bench_vmap.SHARE - 1)
-    assert "all runs at once need about" in bench_vmap.absent(work)
+    needed = vmap.needed_bytes(work)
+    monkeypatch.setattr(vmap, "free_bytes", lambda device: needed / vmap.SHARE + 1)
+    assert vmap.absent(work) == ""
+    monkeypatch.setattr(vmap, "free_bytes", lambda device: needed / vmap.SHARE - 1)
+    assert "all runs at once need about" in vmap.absent(work)
     weights = sum(parameter.size for parameter in work.start_of(work.specs[0], "fp32").values())
     assert needed > 2 * 8 * 18 * weights
 
 
-def cold(runs: int) -> Cold:
+def cold_recipe(runs: int) -> Cold:
     with composed(
         "benchmark",
         *TINY,
@@ -151,7 +151,7 @@ def cold(runs: int) -> Cold:
 
 
 def test_cold_times_are_those_of_processes_that_write_every_run() -> None:
-    table = cold_times([cold(2)], ["b", "e", "f"])
+    table = cold_times([cold_recipe(2)], ["b", "e", "f"])
     assert list(table["contender"]) == ["b", "e", "f"] and (table["runs"] == 2).all() and (table["epochs"] == 2).all()
     assert (table["seconds"] > 0).all()
     assert table["test_accuracy"].max() - table["test_accuracy"].min() < 0.01 and table["test_accuracy"].min() > 0.5
@@ -166,11 +166,11 @@ def test_a_cold_contender_that_trains_otherwise_or_leaves_runs_out_counts_for_no
         runs, accuracy = found[letter]
         return {"job": of.name, "contender": letter, "runs": runs, "seconds": 1.0, "test_accuracy": accuracy}
 
-    monkeypatch.setattr(bench_cold, "once", made)
+    monkeypatch.setattr(cold, "once", made)
     with pytest.raises(
         UserError, match=r"cold: job digits, contender \(f\) reaches a test accuracy of 0\.880, \(b\) 0\.900"
     ):
-        cold_times([cold(2)], ["b", "f"])
+        cold_times([cold_recipe(2)], ["b", "f"])
 
 
 def test_a_cold_process_that_writes_too_little_or_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,9 +184,9 @@ def test_a_cold_process_that_writes_too_little_or_fails_is_an_error(monkeypatch:
     def failing(letter: str, job: Cold, of: Recipe, folder: Path) -> list[str]:
         return [sys.executable, "-c", "raise SystemExit('no room')"]
 
-    monkeypatch.setattr(bench_cold, "command", idle)
+    monkeypatch.setattr(cold, "command", idle)
     with pytest.raises(UserError, match=r"contender \(b\) wrote 0 of 2 runs"):
-        cold_times([cold(2)], ["b"])
-    monkeypatch.setattr(bench_cold, "command", failing)
+        cold_times([cold_recipe(2)], ["b"])
+    monkeypatch.setattr(cold, "command", failing)
     with pytest.raises(UserError, match=r"contender \(b\) failed: no room"):
-        cold_times([cold(2)], ["b"])
+        cold_times([cold_recipe(2)], ["b"])

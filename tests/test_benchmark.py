@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 import torch
 
-from noise_reg import bench_loops, bench_plain
-from noise_reg.bench_floor import Products
-from noise_reg.bench_loader import LoaderLoop
-from noise_reg.bench_loops import PlainLoop
-from noise_reg.bench_report import Job, machine, summary
-from noise_reg.bench_work import Workload, load_or_make
+from noise_reg.bench import loops, plain
+from noise_reg.bench.floor import Products
+from noise_reg.bench.loader import LoaderLoop
+from noise_reg.bench.loops import PlainLoop
+from noise_reg.bench.report import Job, machine, summary
+from noise_reg.bench.work import Workload, load_or_make
 from noise_reg.benchmark import Settings, benchmark, guard, peak_memory, read_settings
 from noise_reg.benchmark import gate as gate_of
 from noise_reg.data import DataError
@@ -86,13 +86,13 @@ def test_the_gate_lets_pass_what_ends_in_the_plain_loops_weights(network: tuple[
 @pytest.mark.parametrize("method", ["none", "full_ninr_decay"])
 def test_the_gate_stops_a_contender_that_trains_otherwise(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings("contenders=[b,f]", f'job.digits.methods=[["regularizer={method}"]]')
-    honest = bench_plain.plain_optimizer
+    honest = plain.plain_optimizer
 
-    def hurried(named: Iterable[tuple[str, torch.Tensor]], spec: bench_plain.RunSpec) -> torch.optim.SGD:
+    def hurried(named: Iterable[tuple[str, torch.Tensor]], spec: plain.RunSpec) -> torch.optim.SGD:
         faster = dataclasses.replace(spec.optimizer, learning_rate=spec.optimizer.learning_rate * (1 + 1e-6))
         return honest(named, dataclasses.replace(spec, optimizer=faster))
 
-    monkeypatch.setattr(bench_loops, "plain_optimizer", hurried)
+    monkeypatch.setattr(loops, "plain_optimizer", hurried)
     with pytest.raises(UserError, match=r"gate: job digits, contender \(f\) ours deviates by (8|9)\.\de-07|1\.0e-06"):
         gate(chosen)
 
@@ -142,7 +142,7 @@ def test_more_steps_than_images_is_a_user_error() -> None:
 def test_the_loader_makes_the_batches_that_lie_in_memory() -> None:
     (recipe,) = settings().recipes
     work = Workload(dataclasses.replace(recipe, steps=3))
-    order = bench_plain.epoch_order(work.specs[0], work.samples, epoch=0)
+    order = plain.epoch_order(work.specs[0], work.samples, epoch=0)
     loaded, kept = (list(kind(work, "fp32", False).batches_of(order)) for kind in (LoaderLoop, PlainLoop))
     assert len(loaded) == len(kept) == 3
     for (x, y), (x_kept, y_kept) in zip(loaded, kept, strict=True):

@@ -47,7 +47,7 @@ def room(path: Path) -> str:
     name = path.relative_to(ROOT / "noise_reg").with_suffix("").parts[0]
     if path.stem == "meters":  # of networks, unlike the rest of theory
         return "meters"
-    return "benchmark" if name.startswith("bench_") else name
+    return "benchmark" if name == "bench" else name
 
 
 def imported(path: Path) -> set[str]:

@@ -31,7 +31,7 @@ COLUMNS = 2
 
 
 def ratio_figure(table: pd.DataFrame, title: str, under: str, notes: Sequence[str]) -> Figure:
-    """A panel a job of `table` (bench_report.summary): job, contender, short, precision, runs, ratio, ratio_min, ratio_max."""
+    """A panel a job of `table` (bench.report.summary): job, contender, short, precision, runs, ratio, ratio_min, ratio_max."""
     jobs = list(dict.fromkeys(table["job"]))
     head = Head(title, under, "")
     feet = [

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from noise_reg.bench_draws import OrdinaryDraws
-from noise_reg.bench_plain import plain_network
-from noise_reg.bench_work import Alone, Workload
+from noise_reg.bench.draws import OrdinaryDraws
+from noise_reg.bench.plain import plain_network
+from noise_reg.bench.work import Alone, Workload
 from noise_reg.plan import stack_size
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

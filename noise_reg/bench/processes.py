@@ -1,7 +1,7 @@
 """Worker processes of the benchmark, and contender (e): the plain loop in processes of one thread, one a core.
 
 Processes live as long as their contender: that is what a sweep by Hydra's joblib launcher comes to once its processes have
-started. The launcher itself is measured cold, see bench_cold.
+started. The launcher itself is measured cold, see cold.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from noise_reg.bench_loops import PlainLoop
-from noise_reg.bench_work import Recipe, Workload, own_mib, synchronize
+from noise_reg.bench.loops import PlainLoop
+from noise_reg.bench.work import Recipe, Workload, own_mib, synchronize
 from noise_reg.plan import shares
 from noise_reg.workers import can_fork, start_fork
 

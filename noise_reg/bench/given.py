@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from noise_reg.bench_draws import StreamDraws
-from noise_reg.bench_plain import plain_network
-from noise_reg.bench_work import Workload
+from noise_reg.bench.draws import StreamDraws
+from noise_reg.bench.plain import plain_network
+from noise_reg.bench.work import Workload
 from noise_reg.nn import DTYPES
 from noise_reg.spec import RunSpec
 

@@ -16,10 +16,10 @@ import torch
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.ratios import ratio_figure
-from noise_reg.bench_cold import TITLES
-from noise_reg.bench_contenders import BASE, CONTENDERS
-from noise_reg.bench_evaluate import evaluation_lines
-from noise_reg.bench_work import Recipe
+from noise_reg.bench.cold import TITLES
+from noise_reg.bench.contenders import BASE, CONTENDERS
+from noise_reg.bench.evaluate import evaluation_lines
+from noise_reg.bench.work import Recipe
 from noise_reg.checkout import commit
 
 IDLE = 0.97  # processor time per second of a contender below which something else must have been running
@@ -51,7 +51,7 @@ class Job:
 @dataclass(frozen=True)
 class Report:
     """All of one benchmark. `device`: torch's name; `left_out`: jobs that it could have measured; `table`: see `summary`;
-    `evaluations` and `cold`: rows of bench_evaluate and bench_cold."""
+    `evaluations` and `cold`: rows of evaluate.py and cold.py."""
 
     device: str
     repeats: int

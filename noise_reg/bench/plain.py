@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from noise_reg.bench_draws import Draws
+from noise_reg.bench.draws import Draws
 from noise_reg.losses import KERAS_EPSILON
 from noise_reg.nn.convolution import BATCH_NORM
 from noise_reg.nn.export import ACTIVATIONS

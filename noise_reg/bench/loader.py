@@ -12,9 +12,9 @@ import torchvision.transforms as T  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from noise_reg.bench_loops import PlainLoop
-from noise_reg.bench_plain import Batches
-from noise_reg.bench_work import Workload
+from noise_reg.bench.loops import PlainLoop
+from noise_reg.bench.plain import Batches
+from noise_reg.bench.work import Workload
 from noise_reg.errors import UserError
 
 

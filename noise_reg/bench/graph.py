@@ -10,11 +10,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from noise_reg.bench_draws import OrdinaryDraws
-from noise_reg.bench_given import GivenDraws, Noise
-from noise_reg.bench_loops import PlainLoop, plain_weights
-from noise_reg.bench_plain import plain_network, plain_optimizer, plain_step
-from noise_reg.bench_work import Alone, Weights, Workload
+from noise_reg.bench.draws import OrdinaryDraws
+from noise_reg.bench.given import GivenDraws, Noise
+from noise_reg.bench.loops import PlainLoop, plain_weights
+from noise_reg.bench.plain import plain_network, plain_optimizer, plain_step
+from noise_reg.bench.work import Alone, Weights, Workload
 from noise_reg.nn import DTYPES
 from noise_reg.spec import RunSpec
 

@@ -1,4 +1,4 @@
-"""The plain loop as a script of its own: `python -m noise_reg.bench_cold_run <recipe.json> <folder>`.
+"""The plain loop as a script of its own: `python -m noise_reg.bench.cold_run <recipe.json> <folder>`.
 
 It loads what it needs, trains one run after another with a test pass an epoch, and writes each run's rows when it is done.
 
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from noise_reg.bench_loops import PlainLoop
-from noise_reg.bench_work import Recipe, Workload
+from noise_reg.bench.loops import PlainLoop
+from noise_reg.bench.work import Recipe, Workload
 from noise_reg.spec import RunSpec, parse
 
 CHUNK = 1000  # test images at once

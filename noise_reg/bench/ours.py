@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from noise_reg.bench_processes import Workers
-from noise_reg.bench_work import Workload
+from noise_reg.bench.processes import Workers
+from noise_reg.bench.work import Workload
 from noise_reg.plan import cut, shares, stack_size
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noise_reg.bench_draws import OrdinaryDraws, StreamDraws
-from noise_reg.bench_plain import (
+from noise_reg.bench.draws import OrdinaryDraws, StreamDraws
+from noise_reg.bench.plain import (
     Batches,
     epoch_order,
     in_memory,
@@ -19,7 +19,7 @@ from noise_reg.bench_plain import (
     plain_step,
     stack_name,
 )
-from noise_reg.bench_work import Alone, Workload
+from noise_reg.bench.work import Alone, Workload
 from noise_reg.nn import DTYPES
 
 

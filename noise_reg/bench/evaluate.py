@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from noise_reg.bench_work import Workload, synchronize
+from noise_reg.bench.work import Workload, synchronize
 from noise_reg.errors import UserError
 from noise_reg.evaluate.adversarial import CHUNK, attacked_accuracy
 from noise_reg.evaluate.corruption import corruption_accuracy

@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from noise_reg.bench_cold_run import read_recipe, train_runs
+from noise_reg.bench.cold_run import read_recipe, train_runs
 
 
 @hydra.main(version_base="1.3", config_path=None)

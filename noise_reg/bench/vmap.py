@@ -1,8 +1,8 @@
 """Contender (d): ensembles by `torch.func`, the plain network vectorised over the runs of a method.
 
 A method's regulariser is part of the network's structure, so every method is an ensemble of its own. The forward pass is
-`vmap` of `functional_call`; the backward pass is one of autograd's on the sum of the losses (R,), for `vmap` of `grad` would
-not let batch norm keep its running statistics.
+`vmap` of `functional_call`; the backward pass is one of autograd's on the sum of the losses (R,), which lets batch
+norm keep its running statistics as in the plain loop.
 
 Axes: R replicas, B samples a batch, N samples, C channels, H and W height and width.
 """
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from noise_reg.bench_draws import OrdinaryDraws
-from noise_reg.bench_given import GivenDraws, Noise
-from noise_reg.bench_plain import LOSSES, plain_network, plain_optimizer, stack_name
-from noise_reg.bench_work import Alone, Workload, free_bytes
+from noise_reg.bench.draws import OrdinaryDraws
+from noise_reg.bench.given import GivenDraws, Noise
+from noise_reg.bench.plain import LOSSES, plain_network, plain_optimizer, stack_name
+from noise_reg.bench.work import Alone, Workload, free_bytes
 from noise_reg.nn import DTYPES
 from noise_reg.plan import strengths_key
 from noise_reg.spec import RunSpec

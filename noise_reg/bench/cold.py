@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from noise_reg.bench_work import Recipe, load_or_make
+from noise_reg.bench.work import Recipe, load_or_make
 from noise_reg.data import split
 from noise_reg.errors import UserError
 from noise_reg.store import Store
 
-TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
+TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 TITLES = {
     "b": "plain script, one run after another",
     "e": "the plain script as Hydra's job, swept by its joblib launcher",
@@ -108,11 +108,11 @@ def command(letter: str, cold: Cold, recipe: Recipe, folder: Path) -> list[str]:
     """Each writes its rows under `folder`/out."""
     given, out, runs = folder / "recipe.json", folder / "out", len(recipe.specs)
     if letter == "b":
-        return [sys.executable, "-m", "noise_reg.bench_cold_run", str(given), str(out)]
+        return [sys.executable, "-m", "noise_reg.bench.cold_run", str(given), str(out)]
     if letter == "e":
         sweep = ["-m", "hydra/launcher=joblib", f"hydra.sweep.dir={folder / 'hydra'}"]
         chosen = [f"+recipe={given}", f"+out={out}", f"+place=range(0,{runs})"]
-        return [sys.executable, "-m", "noise_reg.bench_cold_sweep", *sweep, *chosen]
+        return [sys.executable, "-m", "noise_reg.bench.cold_sweep", *sweep, *chosen]
     spec = recipe.specs[0]
     chosen = [*cold.overrides, f"max_epochs={spec.max_epochs}", "stop_accuracy=1.0", f"device={recipe.device}"]
     chosen += ["corruption=light", "wandb=disabled", "download=false", f"store={out}"]
