@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.errors import UserError
@@ -52,11 +53,35 @@ def told(task: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]
     @functools.wraps(task)
     def tells(cfg: DictConfig) -> Result:
         try:
+            check_added()
             return task(cfg)
         except UserError as error:
             leave(str(error), 2)
 
     return tells
+
+
+def check_added() -> None:
+    """Raises UserError for a key that was added with '+' and that nobody would read."""
+    chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    added = [override.lstrip("+").partition("=")[0] for override in chosen if override.startswith("+")]
+    if not added:
+        return
+    known = base_config()
+    for key in added:
+        if key.partition(".")[0] not in known:
+            raise UserError(f"+{key}: unknown key; known are {', '.join(sorted(map(str, known)))}")
+
+
+def base_config() -> DictConfig:
+    """The configuration of this script without any override."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
+            return compose(Path(sys.argv[0]).stem)
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def with_known_keys(message: str) -> str:
@@ -65,10 +90,8 @@ def with_known_keys(message: str) -> str:
     if found is None:
         return message
     group, _, _ = found[1].rpartition(".")
-    conf = Path(__file__).parent.parent / "conf"
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        cfg = OmegaConf.select(compose(Path(sys.argv[0]).stem), group) if group else compose(Path(sys.argv[0]).stem)
+    whole = base_config()
+    cfg = OmegaConf.select(whole, group) if group else whole
     known = ", ".join(sorted(map(str, cfg))) if isinstance(cfg, DictConfig) else "none"
     return f"{found[1]}: unknown key{f' of {group}' if group else ''}; known are {known}"
 

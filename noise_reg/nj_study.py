@@ -38,6 +38,7 @@ class Candidate:
     """A method on one panel (data set and depth) at one strength and rate, as Hydra's overrides."""
 
     panel: str
+    cell: tuple[str, int]
     method: str
     rate: float
     strength: float  # of what is searched; 0 for the plain network
@@ -53,6 +54,7 @@ def study(cfg: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
+    plain["cells"] = cells(plain)
     rates = [candidate(plain, panel, PLAIN, rate, 0.0) for panel in plain["panels"] for rate in plain["rates"]]
     tried = scores(plain, rates, pipeline, "the rate")
     rate_of = {panel: best(tried, panel, PLAIN).rate for panel in plain["panels"]}
@@ -102,10 +104,25 @@ def check(plain: Mapping[str, Any]) -> None:
             raise SpecError(f"{name} = {values}: must be a list of numbers above 0")
 
 
+def cells(plain: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Data set and number of hidden layers of each panel. Raises SpecError for two of the same."""
+    found: dict[str, tuple[str, int]] = {}
+    for panel, own in plain["panels"].items():
+        spec = read_job(hydra.compose("train", overrides=[*plain["overrides"], *own])).spec
+        cell = spec.dataset.name, len(spec.arch.widths)
+        twin = next((name for name, other in found.items() if other == cell), None)
+        if twin is not None:
+            raise SpecError(
+                f"panels.{panel}: is of {cell[0]} with {cell[1]} hidden layers, and so is panels.{twin}; leave one out"
+            )
+        found[panel] = cell
+    return found
+
+
 def candidate(plain: Mapping[str, Any], panel: str, method: str, rate: float, strength: float) -> Candidate:
     own = [f"regularizer={method}", *(f"regularizer.{name}={strength!r}" for name in plain["search"].get(method, {}))]
     overrides = [*plain["overrides"], *plain["panels"][panel], f"optimizer.learning_rate={rate!r}", *own]
-    return Candidate(panel, method, float(rate), float(strength), tuple(overrides))
+    return Candidate(panel, plain["cells"][panel], method, float(rate), float(strength), tuple(overrides))
 
 
 def scores(
@@ -137,9 +154,8 @@ def best(tried: Mapping[Candidate, float], panel: str, method: str) -> Candidate
 
 
 def row_of(one: Candidate) -> dict[str, Any]:
-    dataset, _, depth = one.panel.rpartition("_")
     return {
-        "dataset": dataset, "depth": int(depth), "method": one.method, "rate": one.rate, "strength": one.strength
+        "dataset": one.cell[0], "depth": one.cell[1], "method": one.method, "rate": one.rate, "strength": one.strength
     }  # fmt: skip
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +20,19 @@ from noise_reg.artefacts.nj_histogram import regimes
 from noise_reg.nj_study import Candidate, best, histogram, study
 from noise_reg.spec import SpecError
 from noise_reg.train import new_stack
-from tests.composed import composed
+from tests.composed import ROOT, composed
 from tests.plain import made_data, made_spec
 
 CONTEXT = {
-    "preset": "test", "dataset": "usps", "below_paper_scale": "", "settings": {"seeds": 5, "search_seeds": [1000]},
+    "preset": "test", "dataset": "usps", "below_paper_scale": "", "settings": {
+        "seeds": 5, "search_seeds": [1000], "overrides": ["max_epochs=2"], "panels": {"one": ["dataset=usps"]},
+    },
 }  # fmt: skip
 CELLS = [("usps", 1), ("mnist", 2)]
 ERRORS = {"none": 5.0, "l2": 4.9, "input_noise": 4.6, "jacobian": 4.5, "nj": 4.0}
 SPREAD = np.array([-0.05, 0.02, 0.0, 0.03, 0.01])
 SMALL = [
-    "panels={digits_1: ['dataset=digits', 'arch.widths=[12]'], digits_2: ['dataset=digits', 'arch.widths=[12,8]']}",
+    "panels={narrow: ['dataset=digits', 'arch.widths=[12]'], deep: ['dataset=digits', 'arch.widths=[12,8]']}",
     "rates=[0.1,0.3]", "search={l2: {weight_decay: [0.001]}, nj: {jacobian: [0.001,0.01]}}", "seeds=3", "search_seeds=[7,8]", "bins=20",
     ("overrides=['arch=tanh_mlp','reading=exact_loss','reading.standardize=none','optimizer.batch_size=32','max_epochs=2',"
     "'reading.train_fraction=0.8','stop_accuracy=1.0']"), "wandb=disabled",
@@ -79,7 +84,10 @@ def test_verdicts_follow_their_rules(changes: dict[str, float], expected: dict[s
     verdicts = EVERY["nj_table"].build(tables(**changes), CONTEXT, tmp_path)
     assert {v.claim: v.verdict for v in verdicts} == expected
     assert redraw(tmp_path) == verdicts and {v.note for v in verdicts} == {"without MNIST-Binary"}
-    assert "5.74" in (tmp_path / "nj_table.md").read_text()  # the paper's USPS
+    text = (tmp_path / "nj_table.md").read_text()
+    assert "5.74" in text  # the paper's USPS
+    assert "Every run: `max_epochs=2`; by network: `dataset=usps`." in text
+    assert "10 candidates, 10 runs for 2 networks" in text and "0.1: 10.00*†" in text
 
 
 @pytest.mark.parametrize(("saturated", "expected"), [(300, "reproduced"), (20, "contradicted"), (98, "inconclusive")])
@@ -106,7 +114,7 @@ def test_the_histogram_counts_every_activation_of_the_real_network() -> None:
 
 
 def test_the_best_candidate_has_the_highest_validation_accuracy_and_no_diverged_one_is_chosen() -> None:
-    a, b, c = (Candidate("usps_1", "l2", 0.1, s, ()) for s in (1.0, 2.0, 3.0))
+    a, b, c = (Candidate("usps_1", ("usps", 1), "l2", 0.1, s, ()) for s in (1.0, 2.0, 3.0))
     assert best({a: 0.9, b: 0.95, c: float("nan")}, "usps_1", "l2") == b
     with pytest.raises(SpecError, match=r"panels\.usps_1: every run of l2 in the search diverged"):
         best({c: float("nan")}, "usps_1", "l2")
@@ -150,3 +158,24 @@ def test_a_run_that_trains_on_everything_has_no_validation(tmp_path: Path) -> No
     ]
     with composed("nj", *changed) as cfg, pytest.raises(SpecError, match=r"train_fraction = 1\.0: must be below 1"):
         study(cfg)
+
+
+def test_two_panels_of_one_data_set_and_depth_are_refused_before_any_work(tmp_path: Path) -> None:
+    panels = "+panels={one: ['dataset=digits','arch.widths=[8]'], other: ['dataset=digits','arch.widths=[9]']}"
+    chosen = [o for o in small() if not o.startswith("+panels")]
+    message = r"panels\.other: is of digits with 1 hidden layers, and so is panels\.one"
+    with (
+        composed("nj", *chosen, panels, f"store={tmp_path}/store", f"results={tmp_path}") as cfg,
+        pytest.raises(SpecError, match=message),
+    ):
+        study(cfg)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_key_added_to_a_study_that_it_does_not_have_is_refused_before_any_work(tmp_path: Path) -> None:
+    call = [sys.executable, str(ROOT / "scripts" / "nj.py"), "+max_epochs=2", f"store={tmp_path}/store"]
+    found = subprocess.run(
+        call, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert found.returncode == 2 and "+max_epochs: unknown key; known are bins, " in found.stderr
+    assert not (tmp_path / "store").exists()

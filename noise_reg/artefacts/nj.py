@@ -149,6 +149,13 @@ def scale(context: Mapping[str, Any]) -> str:
     return f"{settings['seeds']} runs a method, strengths chosen on validation images. Preset {context['preset']}."
 
 
+def every_run(context: Mapping[str, Any]) -> str:
+    """What all runs, and those of each network, were made with."""
+    settings = context["settings"]
+    panels = "; ".join(", ".join(f"`{o}`" for o in own) for own in settings["panels"].values())
+    return f"Every run: {', '.join(f'`{o}`' for o in settings['overrides'])}; by network: {panels}."
+
+
 def as_markdown(
     tables: Mapping[str, pd.DataFrame],
     errors: Mapping[Cell, Mapping[str, BySeed]],
@@ -156,8 +163,8 @@ def as_markdown(
     verdicts: Sequence[Verdict],
 ) -> str:
     caption = (
-        f"Test error in %, mean ± standard deviation over runs (n). {scale(context)} The paper: '{SOURCE}', without spread or number "
-        "of runs, whatever the depth."
+        f"Test error in %, mean ± standard deviation over runs (n). {scale(context)} {every_run(context)} The paper: '{SOURCE}', without "
+        "spread or number of runs, whatever the depth."
     )
     body, lost = [], tables["runs"][tables["runs"]["status"] != "completed"]
     for cell, methods in errors.items():
@@ -181,18 +188,29 @@ def as_markdown(
         claims_table(verdicts),
         *(claim_block(v) for v in verdicts),
         "## The search",
-        f"Mean of {len(context['settings']['search_seeds'])} runs a candidate on the validation images; the test images take no part. The "
-        "rate is the plain network's best and then everyone's. Chosen ones are marked *.",
+        budget(tables["search"], context["settings"]),
         search_table(tables["search"]),
+    )
+
+
+def budget(search: pd.DataFrame, settings: Mapping[str, Any]) -> str:
+    runs, networks = len(settings["search_seeds"]), len(search[["dataset", "depth"]].drop_duplicates())
+    return (
+        f"Mean of {runs} run{'s' if runs > 1 else ''} a candidate on the validation images; the test images take no part in the choice. "
+        f"{len(search)} candidates, {len(search) * runs} runs for {networks} networks. The rate is the plain network's best and then "
+        "everyone's; strength 0 is no candidate, being the plain network; N+J's noise is not searched. Chosen ones are marked *, and † where "
+        "the best is the lowest or highest tried."
     )
 
 
 def search_table(search: pd.DataFrame) -> str:
     body = []
     for (dataset, depth, method), group in search.groupby(["dataset", "depth", "method"], sort=False):
+        rows = [(float(r["rate" if method == PLAIN else "strength"]), r) for r in group.to_dict("records")]
+        ends = min(value for value, _ in rows), max(value for value, _ in rows)
         tried = ", ".join(
-            f"{row['rate'] if method == PLAIN else row['strength']:g}: {error_text(row['validation_accuracy'])}{'*' * bool(row['chosen'])}"
-            for row in group.to_dict("records")
+            f"{value:g}: {error_text(row['validation_accuracy'])}{'*' * bool(row['chosen'])}{'†' * bool(row['chosen'] and value in ends)}"
+            for value, row in rows
         )
         what = "rate" if method == PLAIN else "strength"
         body.append([name_of((str(dataset), int(str(depth)))), label(str(method)), what, tried])

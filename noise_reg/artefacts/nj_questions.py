@@ -44,11 +44,17 @@ def errors(runs: pd.DataFrame) -> dict[int, float]:
     return {int(seed): 100 - 100 * float(a) for seed, a in zip(done["seed"], done["test_accuracy"], strict=True)}
 
 
+def network(settings: Mapping[str, Any]) -> str:
+    """'tanh MLP, 128 units'."""
+    widths = [o.partition("=")[2].strip("[]") for o in settings["overrides"] if o.startswith("arch.widths=")]
+    return f"tanh MLP, {widths[-1].replace(',', '-')} units" if widths else "tanh MLP"
+
+
 def figure(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> Figure:
     settings = context["settings"]
     head = Head(
         f"{TITLE}: {dataset_name(context['dataset'])}",
-        f"tanh MLP with 128 units, {settings['seeds']} runs a point ({settings['map']['seeds']} in the map); bars and bands: 95 % t "
+        f"{network(settings)}, {settings['seeds']} runs a point ({settings['map']['seeds']} in the map); bars and bands: 95 % t "
         f"interval of the mean. Cost: one replica, B = {settings['cost']['batch_size']}, median of {settings['cost']['repeats']}. "
         f"Preset {context['preset']}.",
         context["below_paper_scale"],
@@ -173,7 +179,7 @@ def perturbed_panel(axis: Axes, table: pd.DataFrame, evaluation: str) -> None:
 def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> str:
     settings, found = context["settings"], ratios(tables["cost"])
     caption = (
-        f"{dataset_name(context['dataset'])}, tanh MLP with 128 units, {settings['seeds']} runs a number, mean ± standard deviation. "
+        f"{dataset_name(context['dataset'])}, {network(settings)}, {settings['seeds']} runs a number, mean ± standard deviation. "
         f"Preset {context['preset']}, {context['machine']}. The summary has no such numbers."
     )
     methods = list(dict.fromkeys(tables["cost"]["method"]))
