@@ -150,6 +150,7 @@ def cold_recipe(runs: int) -> Cold:
     return found
 
 
+@pytest.mark.slow
 def test_cold_times_are_those_of_processes_that_write_every_run() -> None:
     table = cold_times([cold_recipe(2)], ["b", "e", "f"])
     assert list(table["contender"]) == ["b", "e", "f"] and (table["runs"] == 2).all() and (table["epochs"] == 2).all()

@@ -19,6 +19,7 @@ def called(*overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(call, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_pieces_stop_in_time_and_go_on_to_the_end(tmp_path: Path) -> None:
     overrides = [
         "device=cpu",

@@ -127,13 +127,13 @@ def run_script(store: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-SWEEP = ["regularizer=none,dropout,full_ninr_decay", "seed=0,1", "max_epochs=120", "stop_accuracy=1.0"]
+SWEEP = ["regularizer=none,dropout,full_ninr_decay", "seed=0,1", "max_epochs=80", "stop_accuracy=1.0"]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     store = tmp_path_factory.mktemp("undisturbed")
-    complete(jobs(store, "max_epochs=120", "stop_accuracy=1.0"))
+    complete(jobs(store, "max_epochs=80", "stop_accuracy=1.0"))
     return numbers(store)
 
 
@@ -163,7 +163,7 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_numbers(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pipeline, "resume", watched)
-        complete(jobs(tmp_path, "max_epochs=120", "stop_accuracy=1.0"))
+        complete(jobs(tmp_path, "max_epochs=80", "stop_accuracy=1.0"))
     assert max(map(int, epochs.read_text().split())) >= 3  # it went on, it did not begin anew
     pd.testing.assert_frame_equal(numbers(tmp_path), undisturbed)
     assert not Store(tmp_path).checkpoints()
@@ -227,7 +227,7 @@ def test_a_resumed_run_keeps_its_methods_name_though_another_sweep_resumes_it(tm
 
 
 def test_a_killed_worker_is_said_and_its_runs_go_on(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
-    wanted = jobs(tmp_path, "max_epochs=120", "stop_accuracy=1.0", "checkpoint_seconds=0", "workers=2")
+    wanted = jobs(tmp_path, "max_epochs=80", "stop_accuracy=1.0", "checkpoint_seconds=0", "workers=2")
     saved, parent, killed = Pipeline.save, os.getpid(), tmp_path / "killed"
 
     def deadly(self: Pipeline, stack: Stack, name: str) -> None:
