@@ -14,13 +14,15 @@ STAMP := $(VENV)/.installed
 REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
 	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 
+STUDY = $(PYTHON) scripts/$(1).py preset=$(PRESET) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-all lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-label-smoothing reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-precision reproduce-table1 reproduce-toy reproduce-weight-noise paper-scale report bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-26s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "  PRESET=smoke|quick|short|cpu|paper   DEVICE=auto|cpu|cuda   DATA_DIR=<folder of prepared <dataset>.npz>"
+	@echo "  PRESET=smoke|quick|short|cpu|paper, quick unless said   DEVICE=auto|cpu|cuda   DATA_DIR=<folder of prepared <dataset>.npz>"
 	@echo "  ARGS='<further settings>'  PYTHON3=<Python 3.11 to 3.13 to build the environment with>"
 
 setup: $(STAMP) ## Create .venv with exactly the locked packages (done on demand by every other target)
@@ -71,29 +73,29 @@ reproduce-fig8: $(STAMP) ## Fig. 8 and Table 3: RMSprop and Adam (PRESET, DATA_D
 reproduce-fig9: $(STAMP) ## Fig. 9: the VGG-style network on CIFAR-10 (PRESET, DATA_DIR, DEVICE)
 	$(call REPRODUCE,fig9)
 
-reproduce-phases: $(STAMP) ## The phase diagram: the noise swept, the catapult's onset bracketed (DATA_DIR, DEVICE)
-	$(PYTHON) scripts/phases.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+reproduce-phases: $(STAMP) ## The phase diagram: the noise swept, the catapult's onset bracketed (PRESET=quick|cpu|smoke, DATA_DIR, DEVICE)
+	$(call STUDY,phases)
 
-reproduce-precision: $(STAMP) ## bf16 (or tf32) against fp32: do accuracies, curves, failures depend on it? (DATA_DIR, DEVICE)
-	$(PYTHON) scripts/precision.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+reproduce-precision: $(STAMP) ## bf16 (or tf32) against fp32: do accuracies, curves, failures depend on it? (PRESET=quick|cpu|smoke, DATA_DIR, DEVICE)
+	$(call STUDY,precision)
 
 reproduce-drawings: $(STAMP) ## Figs 1, 4 and 5: perturbations, the nodes' topologies, the toy network (seconds, no data)
 	$(PYTHON) scripts/drawings.py $(ARGS)
 
-reproduce-meters: $(STAMP) ## Section 2.1: R_k, local gradient and Hessian along training (DATA_DIR, DEVICE)
-	$(PYTHON) scripts/meters.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+reproduce-meters: $(STAMP) ## Section 2.1: R_k, local gradient and Hessian along training (PRESET=quick|cpu|smoke, DATA_DIR, DEVICE)
+	$(call STUDY,meters)
 
-reproduce-label-smoothing: $(STAMP) ## Label smoothing: confidence, calibration and robustness by epsilon (DATA_DIR, DEVICE)
-	$(PYTHON) scripts/label_smoothing.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+reproduce-label-smoothing: $(STAMP) ## Label smoothing: confidence, calibration and robustness by epsilon (PRESET=quick|cpu|smoke, DATA_DIR, DEVICE)
+	$(call STUDY,label_smoothing)
 
-reproduce-nj-table: $(STAMP) ## N+J: strengths searched, then test errors of tanh MLPs on MNIST, MNIST-Binary, USPS (DATA_DIR, DEVICE)
-	$(PYTHON) scripts/nj.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+reproduce-nj-table: $(STAMP) ## N+J: strengths searched, then test errors of tanh MLPs on MNIST, MNIST-Binary, USPS (PRESET=quick|cpu|smoke, DATA_DIR, DEVICE)
+	$(call STUDY,nj)
 
-reproduce-nj-expansion: $(STAMP) ## N+J: what noise in the Jacobian's input adds, against the Hessian (DATA_DIR, DEVICE)
-	$(PYTHON) scripts/nj_expansion.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+reproduce-nj-expansion: $(STAMP) ## N+J: what noise in the Jacobian's input adds, against the Hessian (PRESET=quick|cpu|smoke, DATA_DIR, DEVICE)
+	$(call STUDY,nj_expansion)
 
-reproduce-nj-questions: $(STAMP) ## N+J: what its summary leaves open: cost, strengths, losses, noises, perturbations (DATA_DIR, DEVICE)
-	$(PYTHON) scripts/nj_questions.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+reproduce-nj-questions: $(STAMP) ## N+J: what its summary leaves open: cost, strengths, losses, noises, perturbations (PRESET=quick|cpu|smoke, DATA_DIR, DEVICE)
+	$(call STUDY,nj_questions)
 
 reproduce-nj-histogram: reproduce-nj-table ## N+J: the activations of the same runs
 
@@ -103,8 +105,8 @@ reproduce-table1: $(STAMP) ## Table 1: trained on MNIST, tested on USPS (PRESET,
 reproduce-toy: $(STAMP) ## Appendix B: the linear toy model, its equations and phases (seconds, no data)
 	$(PYTHON) scripts/study.py study=toy $(ARGS)
 
-reproduce-weight-noise: $(STAMP) ## Deep Learning 7.5: weight noise as a gradient penalty, flat and sharp minima (DATA_DIR, DEVICE)
-	$(PYTHON) scripts/weight_noise.py $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+reproduce-weight-noise: $(STAMP) ## Deep Learning 7.5: weight noise as a gradient penalty, flat and sharp minima (PRESET=quick|cpu|smoke, DATA_DIR, DEVICE)
+	$(call STUDY,weight_noise)
 
 reproduce-%: $(STAMP) ## Any other figure or table, by its name in conf/artefact
 	$(call REPRODUCE,$*)

@@ -15,8 +15,7 @@ from typing import Any
 
 import hydra
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError
+from omegaconf import DictConfig
 
 from noise_reg.bench.cold import Cold, cold_recipe, cold_times
 from noise_reg.bench.contenders import BASE, CONTENDERS
@@ -24,7 +23,7 @@ from noise_reg.bench.evaluate import evaluation_times
 from noise_reg.bench.floor import Products
 from noise_reg.bench.report import Job, Report, floor_name, machine, save, show, summary
 from noise_reg.bench.work import Recipe, Timed, Weights, Workload, peak_mib, synchronize
-from noise_reg.config import device_check, read_job
+from noise_reg.config import device_check, read_job, read_study
 from noise_reg.errors import UserError
 from noise_reg.pipeline import find_device
 from noise_reg.spec import RunSpec, SpecError
@@ -97,12 +96,7 @@ def measured_job(recipe: Recipe, settings: Settings) -> tuple[pd.DataFrame, Job]
 
 
 def read_settings(cfg: DictConfig) -> Settings:
-    if cfg.preset.name not in cfg.presets:
-        raise SpecError(f"preset = {cfg.preset.name}: must be one of {', '.join(map(str, cfg.presets))}")
-    try:
-        plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    except InterpolationKeyError as error:
-        raise SpecError(f"{error.full_key}: preset {cfg.preset.name} does not say it, so it must be given") from error
+    plain = read_study(cfg)
     check_list("jobs", plain["jobs"], plain["job"])
     check_list("contenders", plain["contenders"], CONTENDERS)
     if BASE not in plain["contenders"]:
@@ -118,7 +112,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     device = str(find_device(plain["device"]))
     recorded = plain["recorded"]
     return Settings(
-        preset=plain["preset"]["name"],
+        preset=plain["preset"],
         device=device,
         recipes=[read_recipe(name, plain, device) for name in plain["jobs"]],
         left_out=[name for name in plain["job"] if name not in plain["jobs"]],

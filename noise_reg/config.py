@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from noise_reg.evaluation_spec import (
 from noise_reg.spec import RunSpec, SpecError, Strengths, checked, number, one_of, parse
 
 STRENGTHS = tuple(f.name for f in dataclasses.fields(Strengths))
-REGULARIZER_KEYS = {"name", "sigma", "default", *STRENGTHS}
+REGULARIZER_KEYS = {"name", "sigma", "takes_sigma", "default", *STRENGTHS}
 RUN_KEYS = (
     "dataset",
     "arch",
@@ -62,9 +62,20 @@ class Runtime:
     wandb_project: str = checked(lambda value: None if value else "a project's name")
 
 
+def read_study(cfg: DictConfig) -> dict[str, Any]:
+    """A study's settings with those of its preset put in; `preset` is then the preset's name. Raises SpecError."""
+    if cfg.preset.name not in cfg.presets:
+        raise SpecError(f"preset = {cfg.preset.name}: must be one of {', '.join(map(str, cfg.presets))}")
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationKeyError as error:
+        raise SpecError(f"{error.full_key}: preset {cfg.preset.name} does not say it, so it must be given") from error
+    return {**plain, "preset": plain["preset"]["name"]}
+
+
 def of_measurement(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a study without those that say where and how it ran: what a provenance says of it."""
-    place = {field.name for field in dataclasses.fields(Runtime)} | {"results", "preset", "suffix"}
+    place = {field.name for field in dataclasses.fields(Runtime)} | {"results", "preset", "presets", "suffix"}
     return {name: value for name, value in plain.items() if name not in place}
 
 
@@ -88,11 +99,14 @@ def read_job(cfg: DictConfig) -> Job:
     for key in map(str, tree):
         if key not in known:
             raise SpecError(f"{key}: unknown key; known are {', '.join(sorted(known))}")
+    by_sigma = tied(cfg)
     strengths = {name: regularizer[name] for name in STRENGTHS}
+    if strengths["jacobian"] == 0 and "jacobian_noise" in by_sigma:
+        strengths["jacobian_noise"] = 0.0  # N+J of strength 0 is the plain network, so that a sweep may begin there
     spec = parse(RunSpec, {**{key: tree.get(key) for key in RUN_KEYS}, "strengths": strengths})
     runtime = read_runtime(cfg)
     corruption = parse(CorruptionSpec, tree["corruption"], "corruption.")
-    return Job(spec, method_label(regularizer, spec.strengths), (corruption,), runtime)
+    return Job(spec, method_label(regularizer, spec.strengths, by_sigma), (corruption,), runtime)
 
 
 def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationSpec, ...]:
@@ -150,6 +164,11 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
     problem = number(0)(regularizer["sigma"]) if isinstance(regularizer["sigma"], int | float) else "a number"
     if problem:
         raise SpecError(f"regularizer.sigma = {regularizer['sigma']}: must be {problem}")
+    if regularizer["sigma"] and not regularizer["takes_sigma"]:
+        raise SpecError(
+            f"regularizer.sigma = {regularizer['sigma']}: must be 0 for regularizer = {name}, in which nothing depends on it; its "
+            f"strength is given as regularizer.{', regularizer.'.join(regularizer['default']) or '<strength>'}"
+        )
     for field in ("sigma", *STRENGTHS):
         if regularizer[field] is None:
             raise SpecError(f"regularizer.{field}: must be given")
@@ -167,15 +186,25 @@ def printed(cfg: DictConfig) -> str:
     return ", ".join(names[str(name)] for name in there if str(name) in names) or "none"
 
 
-def method_label(regularizer: Mapping[str, Any], strengths: Strengths) -> str:
-    """The method's name, with the strengths that differ from its default: 'cdt', 'cdt_0.2', 'in_ninr_51.8+dropout_0.5'."""
+def tied(cfg: DictConfig) -> frozenset[str]:
+    """The strengths that are `regularizer.sigma`, and not numbers of their own."""
+    written: Any = OmegaConf.to_container(cfg.regularizer, resolve=False)
+    return frozenset(name for name in STRENGTHS if written[name] == "${regularizer.sigma}")
+
+
+def method_label(regularizer: Mapping[str, Any], strengths: Strengths, by_sigma: Collection[str]) -> str:
+    """The method's name, with the strengths that differ from its default: 'cdt', 'cdt_0.2', 'in_ninr_51.8+dropout_0.5'.
+
+    `by_sigma`: the strengths that are the regulariser's sigma. Of a regulariser that has one, a number without a name is it:
+    'nj_0.2', 'nj+jacobian_0.001'. Without any strength every method is 'none'.
+    """
     default, values = regularizer["default"], dataclasses.asdict(strengths)
+    if not any(values.values()):
+        return "none"
     differs = {n: v for n, v in values.items() if v != default.get(n, 0.0)}
-    sigma = float(regularizer["sigma"])
-    label, own = str(regularizer["name"]), set(default)
-    by_sigma = {n for n, v in differs.items() if sigma and v == sigma}
-    if by_sigma:
-        label += f"_{sigma:g}"
+    label, nameless = str(regularizer["name"]), set(default) if not by_sigma else set()
+    if any(n in by_sigma for n in differs):
+        label += f"_{regularizer['sigma']:g}"
     rest = {n: v for n, v in differs.items() if n not in by_sigma}
-    label += "".join(f"_{v:g}" for n, v in rest.items() if n in own)
-    return label + "".join(f"+{n}_{v:g}" for n, v in rest.items() if n not in own)
+    label += "".join(f"_{v:g}" for n, v in rest.items() if n in nameless)
+    return label + "".join(f"+{n}_{v:g}" for n, v in rest.items() if n not in nameless)

@@ -12,12 +12,12 @@ from typing import Any
 import hydra
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import of_measurement, read_job, read_runtime
+from noise_reg.config import of_measurement, read_job, read_runtime, read_study
 from noise_reg.nn import CLEAN
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
@@ -30,7 +30,7 @@ from noise_reg.train import new_stack, run_epoch
 
 def study(cfg: DictConfig) -> None:
     """Trains the networks, measures them and draws results/nj_expansion."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = read_study(cfg)
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     specs = {

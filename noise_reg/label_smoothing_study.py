@@ -14,18 +14,18 @@ from typing import Any
 
 import hydra
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_job, read_runtime
+from noise_reg.config import Job, of_measurement, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.evaluate.calibration import binned, predictions
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
 from noise_reg.precision import arithmetic
 from noise_reg.reproduce import run_provenance, show_verdicts
-from noise_reg.spec import RunSpec, SpecError
+from noise_reg.spec import RunSpec, SpecError, smoothing
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Smoothed:
 
 def study(cfg: DictConfig) -> None:
     """Trains every epsilon and seed, measures them and draws results/label_smoothing."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = read_study(cfg)
     check(plain)
     runs = wanted(plain, cfg)
     jobs = [run.job for run in runs]
@@ -66,8 +66,11 @@ def check(plain: dict[str, Any]) -> None:
     """Raises SpecError naming field, value and what is allowed."""
     epsilons = plain["epsilons"]
     numbers = isinstance(epsilons, list) and all(type(e) in (int, float) for e in epsilons)
-    if not numbers or not all(0 <= e < 1 for e in epsilons) or epsilons != sorted(set(epsilons)):
-        raise SpecError(f"epsilons = {epsilons}: must be a rising list of numbers in [0, 1)")
+    if not numbers or epsilons != sorted(set(epsilons)):
+        raise SpecError(f"epsilons = {epsilons}: must be a rising list of numbers")
+    for epsilon in epsilons:
+        if problem := smoothing(epsilon):
+            raise SpecError(f"epsilons = {epsilons}: must each be {problem}")
     if len(epsilons) < 2 or epsilons[0] != 0:
         raise SpecError(f"epsilons = {epsilons}: must hold 0 and at least one number above it, to be compared with it")
     for name, least in (("seeds", 1), ("bins", 2)):

@@ -16,12 +16,12 @@ from typing import Any
 import hydra
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_job, read_runtime
+from noise_reg.config import Job, of_measurement, read_job, read_runtime, read_study
 from noise_reg.nn import StackedModel
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
@@ -47,7 +47,7 @@ class Moment:
 
 def study(cfg: DictConfig) -> None:
     """Trains the networks, measures them and draws results/meters."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = read_study(cfg)
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     kinds = ("networks", "linear_networks")

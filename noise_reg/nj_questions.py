@@ -10,11 +10,11 @@ from typing import Any
 
 import hydra
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_evaluations, read_job, read_runtime
+from noise_reg.config import Job, of_measurement, read_evaluations, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import EvaluationSpec
 from noise_reg.pipeline import Pipeline
@@ -28,7 +28,7 @@ Labelled = list[tuple[dict[str, Any], Job]]  # what a row says of its run, and t
 
 def study(cfg: DictConfig) -> None:
     """Trains and times what is asked, and draws results/nj_questions."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = read_study(cfg)
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     evaluations = read_evaluations(cfg, plain["evaluations"])

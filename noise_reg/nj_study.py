@@ -16,11 +16,11 @@ from typing import Any
 import hydra
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_job, read_runtime
+from noise_reg.config import Job, of_measurement, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import ValidationSpec
 from noise_reg.nn import Places, StackedModel
@@ -31,6 +31,7 @@ from noise_reg.spec import SpecError
 
 PLAIN = "none"
 CHUNK = 1000  # samples a forward pass
+BySeed = dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Candidate:
 
 def study(cfg: DictConfig) -> None:
     """Searches, trains, and draws results/nj_table and results/nj_histogram."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = read_study(cfg)
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     plain["cells"] = cells(plain)
@@ -69,7 +70,13 @@ def study(cfg: DictConfig) -> None:
     chosen = [best(tried, panel, method) for panel in plain["panels"] for method in (PLAIN, *plain["search"])]
     finals = [(one, seed, one.job(seed, pipeline)) for one in chosen for seed in range(plain["seeds"])]
     complete(pipeline, [job for _, _, job in finals], "final runs", Path(cfg.results))
-    search = pd.DataFrame([{**row_of(c), "validation_accuracy": tried[c], "chosen": c in chosen} for c in tried])
+    search = pd.DataFrame(
+        [
+            {**row_of(one), "seed": seed, "validation_accuracy": accuracy, "chosen": one in chosen}
+            for one, by_seed in tried.items()
+            for seed, accuracy in by_seed.items()
+        ]
+    )
     runs = pd.DataFrame([{**row_of(one), **tested(pipeline, job, seed)} for one, seed, job in finals])
     histogram = pd.DataFrame([row for final in finals for row in activations(pipeline, *final, plain["bins"])])
     context = run_provenance(finals[0][2].spec, pipeline)
@@ -127,11 +134,12 @@ def candidate(plain: Mapping[str, Any], panel: str, method: str, rate: float, st
 
 def scores(
     plain: Mapping[str, Any], candidates: Sequence[Candidate], pipeline: Pipeline, what: str
-) -> dict[Candidate, float]:
-    """Each one's mean validation accuracy over the search's seeds, a fraction; NaN if one of its runs diverged."""
-    jobs = {one: [one.job(seed, pipeline) for seed in plain["search_seeds"]] for one in candidates}
-    complete(pipeline, [job for own in jobs.values() for job in own], f"the search for {what}", Path(plain["results"]))
-    return {one: sum(validation(pipeline, job) for job in own) / len(own) for one, own in jobs.items()}
+) -> dict[Candidate, BySeed]:
+    """Each one's validation accuracies by the search's seeds, fractions; NaN of a run that diverged."""
+    jobs = {one: {seed: one.job(seed, pipeline) for seed in plain["search_seeds"]} for one in candidates}
+    every = [job for own in jobs.values() for job in own.values()]
+    complete(pipeline, every, f"the search for {what}", Path(plain["results"]))
+    return {one: {seed: validation(pipeline, job) for seed, job in own.items()} for one, own in jobs.items()}
 
 
 def complete(pipeline: Pipeline, jobs: Sequence[Job], what: str, results: Path) -> None:
@@ -145,12 +153,14 @@ def validation(pipeline: Pipeline, job: Job) -> float:
     return math.nan if found is None else float(found["accuracy"].iloc[0])
 
 
-def best(tried: Mapping[Candidate, float], panel: str, method: str) -> Candidate:
-    """The highest validation accuracy; of equal ones the first. Raises SpecError if every one diverged."""
-    own = [one for one in tried if (one.panel, one.method) == (panel, method) and math.isfinite(tried[one])]
+def best(tried: Mapping[Candidate, BySeed], panel: str, method: str) -> Candidate:
+    """The highest mean validation accuracy of those no run of which diverged; of equal ones the first. Raises SpecError if there is
+    none."""
+    mean = {one: sum(by_seed.values()) / len(by_seed) for one, by_seed in tried.items()}
+    own = [one for one in mean if (one.panel, one.method) == (panel, method) and math.isfinite(mean[one])]
     if not own:
         raise SpecError(f"panels.{panel}: every run of {method} in the search diverged; give lower rates or strengths")
-    return max(own, key=lambda one: tried[one])
+    return max(own, key=lambda one: mean[one])
 
 
 def row_of(one: Candidate) -> dict[str, Any]:

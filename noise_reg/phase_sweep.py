@@ -14,11 +14,11 @@ from typing import Any
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from noise_reg.artefacts import artefact
 from noise_reg.artefacts.phases import bracket
-from noise_reg.config import Job, read_job, read_runtime
+from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline
 from noise_reg.reproduce import collect, run_provenance, show_verdicts
@@ -45,7 +45,7 @@ class Setting:
 
 def sweep(cfg: DictConfig) -> None:
     """Trains grid and bisections of every setting, and draws the diagram."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = read_study(cfg)
     grid, seeds, rounds = check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     settings = [read_setting(name, plain, pipeline) for name in plain["settings"]]

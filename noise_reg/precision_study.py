@@ -14,10 +14,10 @@ from typing import Any
 import hydra
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, Runtime, of_measurement, read_job, read_runtime
+from noise_reg.config import Job, Runtime, of_measurement, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline, find_device
 from noise_reg.reproduce import run_provenance, show_verdicts
@@ -33,7 +33,7 @@ OWN_SETTINGS = ("precision", "seed", "max_epochs")  # of a run, which the study'
 
 def study(cfg: DictConfig) -> None:
     """Trains every method and seed in every precision and draws results/precision."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = read_study(cfg)
     runtime = read_runtime(cfg)
     check(plain, find_device(runtime.device))
     jobs = wanted(plain, runtime)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
 from omegaconf import DictConfig
 
 from noise_reg.config import Job, read_evaluations, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.pipeline import Pipeline
-from noise_reg.spec import RunSpec, parse
+from noise_reg.spec import RunSpec, flatten, parse
 
 
 def reevaluate(cfg: DictConfig) -> None:
-    """Evaluates the completed runs of the store (or those of `runs`) and prints their mean accuracy at each strength."""
+    """Evaluates the completed runs of the store (or those of `runs`) and prints the mean accuracy at each strength over runs
+    that differ in their seed alone."""
     evaluations = read_evaluations(cfg, cfg.evaluations)
     runtime = read_runtime(cfg)
     pipeline = Pipeline(runtime)
@@ -33,11 +38,26 @@ def reevaluate(cfg: DictConfig) -> None:
     ]
     pipeline.evaluate(jobs)
     rows = pipeline.store.evaluations()
-    shown = rows[rows["key"].isin(keys)].merge(runs.reset_index()[["key", "dataset", "arch", "method"]], on="key")
+    alike = kinds(jobs)
+    shown = rows[rows["key"].isin(keys)].merge(alike, left_on="key", right_index=True)
     for settings in evaluations:
         of = shown[shown["evaluation"] == settings.label]
-        table = of.groupby(["dataset", "arch", "method", "strength"])["accuracy"].mean().unstack()
+        groups = of.groupby([*alike.columns, "strength"], sort=False)["accuracy"]
+        table = 100 * groups.mean().unstack("strength")
         if len(table):
-            print(f"{settings.label}, accuracy in %\n{(100 * table).round(1).to_string()}")
+            table.insert(0, "runs", groups.count().unstack("strength").max(axis=1))
+            print(f"{settings.label}, mean accuracy in %\n{table.round(1).reset_index().to_string(index=False)}")
     if unknown:
         raise UserError(f"{len(unknown)} of the runs asked for were not evaluated: {', '.join(unknown)}")
+
+
+def kinds(jobs: Sequence[Job]) -> pd.DataFrame:
+    """By key, what a run is beside its seed: data set, architecture, method, and every other setting in which `jobs` differ."""
+    named = {"dataset.name": "dataset", "arch.name": "arch"}
+    flat = [flatten(dataclasses.asdict(job.spec)) for job in jobs]
+    table = pd.DataFrame(flat, index=[job.spec.key for job in jobs])
+    others = [n for n in flat[0] if n not in named and n != "seed" and not n.startswith("strengths.")]
+    told = [name for name in others if table[name].map(str).nunique() > 1]
+    table = table[[*named, *told]].map(str).rename(columns=named)
+    table.insert(2, "method", [job.method for job in jobs])
+    return table

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_type_hints
 from noise_reg.errors import UserError
 
 DATASETS = ("fmnist", "mnist", "mnist_binary", "usps", "cifar10", "digits")
+CLASSES = 10  # of every one
 ARCHS = ("fc", "tanh_mlp", "linear", "cnn", "vgg")
 ACTIVATIONS = {"tanh_mlp": "tanh", "linear": "identity"}  # of hidden dense layers; of all others it is ReLU
 CONVOLUTIONAL = ("cnn", "vgg")
@@ -85,6 +86,12 @@ def each(check: Check, *, at_least: int = 0) -> Check:
         return f"a list, each {wrong[0]}" if wrong else None
 
     return check_all
+
+
+def smoothing(value: float) -> str | None:
+    """Of label smoothing: below the epsilon at which the true class' target is no larger than the others'."""
+    problem = number(0, (CLASSES - 1) / CLASSES, open_high=True)(value)
+    return problem and f"{problem}, where the true class keeps the largest target"
 
 
 def checked(check: Check) -> Any:
@@ -168,7 +175,7 @@ class Strengths:
     jacobian_noise: float = checked(number(0))
     weight_noise: float = checked(number(0))
     weight_penalty: float = checked(number(0))
-    label_smoothing: float = checked(number(0, 1, open_high=True))
+    label_smoothing: float = checked(smoothing)
 
 
 @dataclass(frozen=True)
@@ -292,8 +299,24 @@ class RunSpec:
     @property
     def key(self) -> str:
         """16 hexadecimal digits that name this run: a hash of every field that changes its numbers."""
-        flat = {name: value for name, value in flatten(dataclasses.asdict(self)).items() if not is_neutral(name, value)}
-        return digest(flat)
+        idle = self.idle()
+        flat = flatten(dataclasses.asdict(self))
+        return digest({n: v for n, v in flat.items() if not is_neutral(n, v) and not n.startswith(idle)})
+
+    def idle(self) -> tuple[str, ...]:
+        """The beginnings of those fields' names, of fields added later, that change nothing at these strengths."""
+        strengths, reading = self.strengths, self.reading
+        noise = (strengths.nin_input, strengths.nin_hidden, strengths.input_noise, strengths.jacobian_noise)
+        return tuple(
+            name
+            for name, plays in (
+                ("reading.jacobian_", strengths.jacobian > 0),
+                ("reading.jacobian_directions", reading.jacobian_estimator != "exact"),
+                ("reading.weight_noise_draw", strengths.weight_noise > 0),
+                ("distribution.", any(noise)),
+            )
+            if not plays
+        )
 
     def stack_key(self) -> str:
         """Runs with equal stack keys have tensors of the same shapes and steps, so they train together."""

@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 
 from noise_reg.config import Job, read_job
 from noise_reg.errors import UserError
-from noise_reg.pipeline import Pipeline, describe_spec
 
 
 def stacked(task: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
@@ -27,12 +26,16 @@ def train_jobs(configs: Sequence[DictConfig]) -> list[float]:
     runtimes = {job.runtime for job in jobs}
     if len(runtimes) > 1:
         raise UserError("store, device, data_dir and the other settings of where runs are made must not be swept over")
+    from noise_reg.pipeline import Pipeline  # torch takes seconds to import: a mistake is told before it
+
     records = Pipeline(jobs[0].runtime).complete(jobs, group="train", tags=["train"])
     report(jobs, records)
     return [float(record["test_accuracy"]) for record in records]
 
 
 def report(jobs: Sequence[Job], records: Sequence[dict[str, Any]]) -> None:
+    from noise_reg.pipeline import describe_spec
+
     for job, record in zip(jobs, records, strict=True):
         line = f"{job.spec.key}  {describe_spec(job.spec, job.method)}: "
         if record["status"] == "completed":

@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_job, read_runtime
+from noise_reg.config import Job, of_measurement, read_job, read_runtime, read_study
 from noise_reg.errors import UserError
 from noise_reg.pipeline import Pipeline
 from noise_reg.prepare import TrainingData
@@ -68,7 +68,7 @@ class Solution:
 
 def study(cfg: DictConfig) -> None:
     """Trains the networks, measures them and draws results/weight_noise."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = read_study(cfg)
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     networks = {name: composed(pipeline, plain, own) for name, own in plain["networks"].items()}

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import re
-import subprocess
-import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +23,8 @@ from noise_reg.benchmark import Settings, benchmark, guard, peak_memory, read_se
 from noise_reg.benchmark import gate as gate_of
 from noise_reg.data import DataError
 from noise_reg.errors import UserError
-from tests.composed import ROOT, composed
+from tests.composed import composed
+from tests.forked import run_script
 
 TINY = [
     "preset=smoke",
@@ -177,6 +175,7 @@ def test_ratios_are_formed_repeat_by_repeat() -> None:
     assert (row["best_ratio"], row["floor_share"], row["peak_mib"]) == (2.0, 0.5, 300.0)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
     (recipe,) = settings().recipes
     ballast = torch.ones(1 << 28)  # 1 GiB here must not be counted there
@@ -189,7 +188,6 @@ def test_a_machine_is_named_by_its_kind() -> None:
 
 
 def test_a_mistake_ends_the_script_with_one_line_and_status_2() -> None:
-    call = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "preset=smoke", "contenders=[f]"]
-    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ)
+    done = run_script("benchmark.py", "preset=smoke", "contenders=[f]")
     assert done.returncode == 2
     assert "contenders = ['f']: must hold b" in done.stderr and "Traceback" not in done.stderr

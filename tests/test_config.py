@@ -6,7 +6,7 @@ import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from noise_reg.artefacts import REGISTRY
-from noise_reg.config import read_job
+from noise_reg.config import read_job, read_study
 from noise_reg.spec import ARCHS, DATASETS, SpecError
 from noise_reg.wanted import wanted_runs
 from tests.composed import CONF, composed, job
@@ -58,6 +58,12 @@ def test_ninr_takes_the_papers_noise_for_its_architecture(method: str, arch: str
         (["regularizer=in_ninr", "regularizer.sigma=51.8"], "in_ninr_51.8"),
         (["regularizer=full_ninr", "regularizer.sigma=3"], "full_ninr_3"),
         (["regularizer=in_ninr_decay", "regularizer.dropout=0.5"], "in_ninr_decay+dropout_0.5"),
+        (["regularizer=in_ninr", "regularizer.sigma=3", "regularizer.nin_hidden=3"], "in_ninr_3+nin_hidden_3"),
+        (["regularizer=nj", "regularizer.input_noise=0.1"], "nj+input_noise_0.1"),
+        (["regularizer=nj", "regularizer.jacobian=0.2"], "nj+jacobian_0.2"),
+        (["regularizer=nj", "regularizer.sigma=0.2"], "nj_0.2"),
+        (["regularizer=jacobian", "regularizer.jacobian=0"], "none"),
+        (["regularizer=nj", "regularizer.jacobian=0"], "none"),
     ],
 )
 def test_a_method_is_labelled_by_its_name_and_what_differs(overrides: list[str], label: str) -> None:
@@ -79,6 +85,14 @@ def test_a_method_is_labelled_by_its_name_and_what_differs(overrides: list[str],
         (["arch=cnn", "arch.padding=none"], "arch.padding = none: must be same or valid for arch.name = cnn"),
         (["arch=fc", "arch.filters=[3]"], "arch.filters = [3]: must be [] for arch.name = fc"),
         (["+sigma=3"], "sigma: unknown key; known are arch, checkpoint_seconds"),
+        (
+            ["regularizer=jacobian", "regularizer.sigma=0.3"],
+            "regularizer.sigma = 0.3: must be 0 for regularizer = jacobian, in",
+        ),
+        (
+            ["regularizer=label_smoothing", "regularizer.label_smoothing=0.9"],
+            "regularizer.label_smoothing = 0.9: must be a number in [0, 0.9), where the true class keeps the largest target",
+        ),
         (["device=gpu"], "device = gpu: must be one of auto, cpu, cuda"),
         (["stack_size=0"], "stack_size = 0: must be auto or a whole number"),
         (["seed=[0,1]"], "seed = [0, 1]: must be a whole number"),
@@ -109,8 +123,12 @@ def test_an_unknown_key_is_refused() -> None:
 
 @pytest.mark.parametrize("name", choices("artefact"))
 def test_every_artefact_has_runs_at_its_presets(name: str) -> None:
-    for preset in ["demo"] if name == "demo" else ["paper", "cpu", "quick", "smoke"]:
+    for preset in ["demo"] if name == "demo" else ["paper", "cpu", "short", "quick", "smoke"]:
         with composed("reproduce", f"artefact={name}", f"preset={preset}") as cfg:
+            if (
+                name in ("fig7", "fig8") or preset != "smoke"
+            ):  # whose methods test_variants.py composes; presets differ in the rest
+                cfg.artefact.methods = cfg.artefact.methods[:1]
             wanted = wanted_runs(cfg)
         assert len({w.job.spec.key for w in wanted}) == len(wanted) > 0
     assert name in REGISTRY
@@ -123,6 +141,23 @@ def test_fig2_at_paper_scale_is_the_papers_setting() -> None:
     spec = wanted[0].job.spec
     assert (spec.optimizer.learning_rate, spec.optimizer.batch_size, spec.max_epochs) == (0.05, 128, 500)
     assert (spec.stop_accuracy, spec.arch.widths, spec.reading.train_fraction) == (0.98, (1024, 1024, 1024), 0.6)
+
+
+STUDIES = sorted(path.stem for path in CONF.glob("*.yaml") if "\npresets:" in path.read_text())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_its_presets(name: str) -> None:
+    with composed(name, "preset=smoke") as cfg:
+        smoke = read_study(cfg)
+    assert smoke["preset"] == "smoke" and cfg.suffix == "-smoke" if name != "benchmark" else smoke["guard"]
+    with composed(name, "preset=quick") as cfg:
+        assert read_study(cfg) != smoke
+    with (
+        composed(name, "preset=demo") as cfg,
+        pytest.raises(SpecError, match=r"preset = demo: must be one of .*quick, smoke"),
+    ):
+        read_study(cfg)
 
 
 def test_a_preset_without_the_artefacts_panel_is_named() -> None:

@@ -249,7 +249,7 @@ def test_without_a_network_the_error_names_both_remedies(
 def test_nothing_is_asked_for_when_downloading_is_off(name: str, tmp_path: Path, server: Server) -> None:
     source = name.removesuffix("_binary")
     serve(source, server)
-    message = rf"{source}: no {source}.npz in {tmp_path}, .*downloading is off.*put the prepared {source}.npz into"
+    message = rf"{source}: no {source}.npz in {tmp_path}, .*downloading is off.*put the prepared {source}.npz into .*download=true"
     with pytest.raises(DataError, match=("no mnist_binary.npz in .*" if name != source else "") + message):
         load(name, tmp_path, download=False)
     assert server.asked == [] and list(tmp_path.iterdir()) == []

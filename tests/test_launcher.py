@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.noise_reg_stacked.launcher import StackedLauncher
 from noise_reg.store import Store
 from tests.composed import CONF, ROOT, SMALL
-
-
-def train(*overrides: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, str(ROOT / "scripts" / script), *overrides]
-    return subprocess.run(call, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+from tests.forked import run_script
 
 
 def launched(task: Any, job_overrides: Sequence[Sequence[str]]) -> Sequence[Any]:
@@ -75,7 +69,8 @@ def test_other_task_functions_run_one_after_the_other() -> None:
 
 
 def test_a_multirun_trains_one_stack(tmp_path: Path) -> None:
-    done = train(
+    done = run_script(
+        "train.py",
         "-m",
         *SMALL,
         f"store={tmp_path}",
@@ -96,13 +91,12 @@ def test_a_multirun_trains_one_stack(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_in_a_message_and_loses_nothing(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    assert train(*SMALL, f"store={store}", "max_epochs=1").returncode == 0
+    assert run_script("train.py", *SMALL, f"store={store}", "max_epochs=1").returncode == 0
 
     def nearly_full() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    call = [sys.executable, str(ROOT / "scripts" / "train.py"), *SMALL, f"store={store}", "max_epochs=1", "seed=1"]
-    done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, preexec_fn=nearly_full, check=False)
+    done = run_script("train.py", *SMALL, f"store={store}", "max_epochs=1", "seed=1", first=nearly_full)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert "weights.safetensors" in done.stderr and "run the same command again" in done.stderr
@@ -124,7 +118,7 @@ def test_a_full_disk_ends_in_a_message_and_loses_nothing(tmp_path: Path) -> None
     ],
 )
 def test_a_users_mistake_ends_without_traceback(overrides: list[str], message: str, tmp_path: Path) -> None:
-    done = train(*overrides, "wandb=disabled", f"store={tmp_path}/s")
+    done = run_script("train.py", *overrides, "wandb=disabled", f"store={tmp_path}/s")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -139,6 +133,6 @@ def test_a_users_mistake_ends_without_traceback(overrides: list[str], message: s
     ],
 )
 def test_an_unknown_key_lists_the_known_ones(override: str, words: str) -> None:
-    done = train(*SMALL, override)
+    done = run_script("train.py", *SMALL, override)
     assert done.returncode == 2
     assert words in done.stderr and "Traceback" not in done.stderr

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,8 @@ from noise_reg.artefacts.nj_histogram import regimes
 from noise_reg.nj_study import Candidate, best, histogram, study
 from noise_reg.spec import SpecError
 from noise_reg.train import new_stack
-from tests.composed import ROOT, composed
+from tests.composed import composed
+from tests.forked import run_script
 from tests.plain import made_data, made_spec
 
 CONTEXT = {
@@ -55,7 +53,9 @@ def tables(**changes: float) -> dict[str, pd.DataFrame]:
         for seed in range(5)
     ]  # fmt: skip
     search = [
-        {k: v for k, v in run.items() if k != "test_accuracy"} | {"chosen": True} for run in runs if run["seed"] == 0
+        {k: v for k, v in run.items() if k != "test_accuracy"} | {"chosen": True, "seed": 1000}
+        for run in runs
+        if run["seed"] == 0
     ]
     return {"search": pd.DataFrame(search), "runs": pd.DataFrame(runs)}
 
@@ -115,20 +115,23 @@ def test_the_histogram_counts_every_activation_of_the_real_network() -> None:
 
 def test_the_best_candidate_has_the_highest_validation_accuracy_and_no_diverged_one_is_chosen() -> None:
     a, b, c = (Candidate("usps_1", ("usps", 1), "l2", 0.1, s, ()) for s in (1.0, 2.0, 3.0))
-    assert best({a: 0.9, b: 0.95, c: float("nan")}, "usps_1", "l2") == b
+    one_lost = {1: 0.99, 2: float("nan")}
+    assert best({a: {1: 0.97, 2: 0.9}, b: {1: 0.95, 2: 0.95}, c: one_lost}, "usps_1", "l2") == b
     with pytest.raises(SpecError, match=r"panels\.usps_1: every run of l2 in the search diverged"):
-        best({c: float("nan")}, "usps_1", "l2")
+        best({c: one_lost}, "usps_1", "l2")
 
 
 def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     with composed("nj", *small(f"store={tmp_path}/store", f"results={tmp_path}")) as cfg:
         study(cfg)
     search, runs = (pd.read_csv(tmp_path / "nj_table" / f"{name}.csv") for name in ("search", "runs"))
-    assert len(search) == 2 * (2 + 1 + 2) and search["chosen"].sum() == 2 * 3
-    for (_, method), group in search.groupby(["depth", "method"]):
+    assert len(search) == 2 * 2 * (2 + 1 + 2) and search["chosen"].sum() == 2 * 2 * 3 and set(search["seed"]) == {7, 8}
+    tried = ["depth", "method", "rate", "strength", "chosen"]
+    means = search.groupby(tried)["validation_accuracy"].mean().reset_index()
+    for (_, method), group in means.groupby(["depth", "method"]):
         assert group.loc[group["chosen"], "validation_accuracy"].item() == group["validation_accuracy"].max(), method
     assert "test_accuracy" not in search and len(runs) == 2 * 3 * 3 and set(runs["seed"]) == {0, 1, 2}
-    plain = search[(search["method"] == "none") & search["chosen"]]
+    plain = means[(means["method"] == "none") & means["chosen"]]
     rate = dict(zip(plain["depth"], plain["rate"], strict=True))
     assert [rate[depth] for depth in runs["depth"]] == runs["rate"].tolist()
     assert str(tmp_path) not in (tmp_path / "nj_table" / "provenance.json").read_text()
@@ -173,9 +176,6 @@ def test_two_panels_of_one_data_set_and_depth_are_refused_before_any_work(tmp_pa
 
 
 def test_a_key_added_to_a_study_that_it_does_not_have_is_refused_before_any_work(tmp_path: Path) -> None:
-    call = [sys.executable, str(ROOT / "scripts" / "nj.py"), "+max_epochs=2", f"store={tmp_path}/store"]
-    found = subprocess.run(
-        call, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
-    )
+    found = run_script("nj.py", "+max_epochs=2", f"store={tmp_path}/store")
     assert found.returncode == 2 and "+max_epochs: unknown key; known are bins, " in found.stderr
     assert not (tmp_path / "store").exists()

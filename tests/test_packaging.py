@@ -180,3 +180,6 @@ def test_reproduce_passes_preset_data_and_device_on(clone: Path) -> None:
         assert done.returncode == 0, done.stderr
         asked = f"scripts/reproduce.py artefact={artefact} preset=paper data_dir={clone / 'data'} device=cpu seeds=3"
         assert (clone / "log").read_text().splitlines()[-1] == asked
+    assert make(clone, "reproduce-nj-table", python, "PRESET=smoke", "DATA_DIR=data", "DEVICE=cpu").returncode == 0
+    asked = f"scripts/nj.py preset=smoke data_dir={clone / 'data'} device=cpu"
+    assert (clone / "log").read_text().splitlines()[-1] == asked

@@ -7,8 +7,6 @@ import hashlib
 import io
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +22,11 @@ from noise_reg.config import Job
 from noise_reg.errors import UserError
 from noise_reg.evaluation_spec import ValidationSpec
 from noise_reg.pipeline import Pipeline, find_device, merged
+from noise_reg.reevaluate import reevaluate
 from noise_reg.store import Store
 from noise_reg.train import Stack
-from tests.composed import ROOT, SMALL, job
+from tests.composed import SMALL, composed, job
+from tests.forked import Running
 
 METHODS = ["none", "dropout", "full_ninr_decay"]
 
@@ -121,10 +121,8 @@ def test_a_diverged_run_is_recorded_and_its_neighbours_go_on(tmp_path: Path) -> 
     assert any("diverged: digits fc in_ninr_1e+30 seed 0: training loss" in line for line in said)
 
 
-def run_script(store: Path, *overrides: str) -> subprocess.Popen[str]:
-    call = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", *SMALL, f"store={store}", *overrides]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def training(store: Path, *overrides: str) -> Running:
+    return Running("train.py", "-m", *SMALL, f"store={store}", *overrides)
 
 
 SWEEP = ["regularizer=none,dropout,full_ninr_decay", "seed=0,1", "max_epochs=80", "stop_accuracy=1.0"]
@@ -141,16 +139,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def test_a_killed_sweep_goes_on_and_ends_in_the_same_numbers(
     how: signal.Signals, tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:
-    process = run_script(tmp_path, *SWEEP, "checkpoint_seconds=0")
+    process = training(tmp_path, *SWEEP, "checkpoint_seconds=0")
     checkpoints = tmp_path / "checkpoints"
     deadline = time.monotonic() + 120
     while not any(meta["epoch"] >= 3 for _, meta in Store(tmp_path).checkpoints() if checkpoints.exists()):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        assert process.poll() is None and time.monotonic() < deadline, process.finish()
         time.sleep(0.01)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGKILL: -9}.get(how, 130)
-    assert how == signal.SIGKILL or "run the same command again" in errors
+    done = process.finish()
+    assert done.returncode == {signal.SIGKILL: -9}.get(how, 130)
+    assert how == signal.SIGKILL or "run the same command again" in done.stderr
     assert not len(Store(tmp_path).runs())
     epochs = tmp_path / "epochs"  # a file, since workers are processes
     resumed = Pipeline.resume
@@ -170,9 +168,9 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_numbers(
 
 
 def test_two_processes_on_one_store_train_every_run_once(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
-    processes = [run_script(tmp_path, *SWEEP, "stack_size=2") for _ in range(2)]
-    outputs = [process.communicate(timeout=180) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    processes = [training(tmp_path, *SWEEP, "stack_size=2") for _ in range(2)]
+    done = [process.finish() for process in processes]
+    assert [one.returncode for one in done] == [0, 0], done
     columns = ["method", "seed", "status", "epochs", "test_accuracy"]
     pd.testing.assert_frame_equal(Store(tmp_path).runs().set_index("key").sort_index()[columns], undisturbed[columns])
     assert not (tmp_path / "damaged").exists()
@@ -300,3 +298,16 @@ def test_tf32_is_refused_before_any_work_where_there_is_no_gpu(tmp_path: Path) -
     ):
         Pipeline(wanted.runtime).complete([wanted], "test", [])
     assert not (tmp_path / "runs").exists()
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for overrides in ((), ("max_epochs=1",)):
+        complete(jobs(tmp_path, *overrides, methods=["none", "dropout"]))
+    with composed("evaluate", f"store={tmp_path}", "wandb=disabled", "corruption.grid=[0,0.5]") as cfg:
+        reevaluate(cfg)
+    head, *rows = capsys.readouterr().out.partition("corruption, mean accuracy in %\n")[2].splitlines()
+    assert head.split() == ["dataset", "arch", "method", "max_epochs", "runs", "0.0", "0.5"]
+    expected = [["digits", "fc", method, epochs, "2"] for method in ("dropout", "none") for epochs in "13"]
+    assert sorted(row.split()[:5] for row in rows) == expected

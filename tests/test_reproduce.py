@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from noise_reg.reproduce import reproduce
 from noise_reg.spec import SpecError
 from noise_reg.store import Store
 from tests.composed import ROOT, composed
+from tests.forked import Running, run_script
 
 DEMO = ["artefact=demo", "preset=demo", "preset.panels.fc.seeds=2", "preset.second_readings.seeds=1", "wandb=disabled",
         "preset.panels.fc.overrides=['max_epochs=2','optimizer.batch_size=32']", "corruption.grid=[0,0.5,0.9]"]  # fmt: skip
@@ -108,17 +107,39 @@ def test_a_mistake_is_named_before_any_work(overrides: list[str], message: str, 
 
 
 def test_shares_of_two_processes_fill_one_store(tmp_path: Path) -> None:
-    call = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), "-m", *DEMO, "shard=range(0,2)", "num_shards=2",
-            "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "stack_size=3", f"store={tmp_path}/store",
-            f"results={tmp_path}/results"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(call, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr
+    settings = (*DEMO, "num_shards=2", "stack_size=3", f"store={tmp_path}/store", f"results={tmp_path}/results")
+    processes = [Running("reproduce.py", *settings, f"shard={n}") for n in range(2)]
+    shares = [process.finish() for process in processes]
+    assert [done.returncode for done in shares] == [0, 0], shares
     assert not (tmp_path / "results").exists()  # a share draws nothing
+    counts = [int(n) for done in shares for n in re.findall(r"runs needed  (\d+)", done.stdout)]
+    assert sum(counts) == 19 and min(counts) > 0
+    same_as_alone(tmp_path)
+
+
+@pytest.mark.slow
+def test_joblib_shares_out_too(tmp_path: Path) -> None:
+    call = (
+        "-m",
+        *DEMO,
+        "shard=range(0,2)",
+        "num_shards=2",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "stack_size=3",
+    )
+    where = (f"store={tmp_path}/store", f"results={tmp_path}/results")
+    done = run_script(
+        "reproduce.py", *call, *where, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    same_as_alone(tmp_path)
+
+
+def same_as_alone(tmp_path: Path) -> None:
+    """The shares' runs are all there, and those of one process."""
     runs = Store(tmp_path / "store").runs()
     assert len(runs) == 19 and set(runs["status"]) == {"completed"}
-    counts = [int(n) for n in re.findall(r"runs needed  (\d+)", done.stdout)]
-    assert sum(counts) == 19 and min(counts) > 0
     alone = make_demo(tmp_path / "alone")
     together = make_demo(tmp_path)
     columns = ["key", "epochs", "train_accuracy", "test_accuracy"]
@@ -135,7 +156,8 @@ def test_fig2_runs_from_prepared_data_to_both_panels(tmp_path: Path, monkeypatch
     np.savez_compressed(tmp_path / "fmnist.npz", **arrays)
     monkeypatch.delitem(prepared.KNOWN_SHA256, "fmnist.npz")
     overrides = ["artefact=fig2", "preset=smoke", f"data_dir={tmp_path}", f"store={tmp_path}/store", "wandb=disabled",
-                 f"results={tmp_path}/results", "corruption.grid=[0,0.9]", "corruption.draws=1"]  # fmt: skip
+                 f"results={tmp_path}/results", "corruption.grid=[0,0.9]", "corruption.draws=1",
+                 "artefact.methods=[['regularizer=none'],['regularizer=dropout'],['regularizer=full_ninr_decay']]"]  # fmt: skip
     small = ["arch.widths=[8]", "reading.train_fraction=0.01", "optimizer.batch_size=64", "max_epochs=1"]
     for panel in ("fc", "cnn"):
         overrides.append(f"preset.panels.{panel}.overrides={small}")

@@ -45,6 +45,21 @@ def test_the_key_changes_with_every_field_that_changes_numbers(spec: RunSpec) ->
     assert len(keys | {spec.key}) == len(variants) + 1
 
 
+@pytest.mark.parametrize(
+    ("idle", "overrides"),
+    [
+        ("reading.jacobian_layer=1", ["regularizer=jacobian"]),
+        ("reading.jacobian_estimator=projection", ["regularizer=jacobian"]),
+        ("reading.jacobian_directions=2", ["regularizer=jacobian", "reading.jacobian_estimator=hutchinson"]),
+        ("reading.weight_noise_draw=sample", ["regularizer=weight_noise"]),
+        ("distribution=laplace", ["regularizer=input_noise"]),
+    ],
+)
+def test_what_plays_no_part_is_not_in_the_key(idle: str, overrides: list[str]) -> None:
+    assert job(idle).spec.key == job().spec.key
+    assert job(*overrides, idle).spec.key != job(*overrides).spec.key
+
+
 def test_the_key_is_the_same_in_another_process(spec: RunSpec) -> None:
     code = "import json, sys; from noise_reg.spec import *; print(parse(RunSpec, json.loads(sys.argv[1])).key)"
     call = [sys.executable, "-c", code, json.dumps(dataclasses.asdict(spec))]

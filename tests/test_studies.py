@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ from noise_reg.artefacts import redraw
 from noise_reg.artefacts.report import build_report
 from noise_reg.artefacts.studies import STUDIES
 from noise_reg.errors import UserError
-from tests.composed import CONF, ROOT, composed
+from tests.composed import CONF, composed
+from tests.forked import run_script
 
 FEW = ["grid=13", "samples=500", "repeats=400", "bound_draws=2000", "steps=80", "batch_sizes=[4,16,64,256]"]
 
@@ -96,12 +95,9 @@ def test_impossible_settings_are_named(override: str, message: str) -> None:
 
 
 def test_the_script_writes_a_study_and_refuses_a_mistake_in_one_line(tmp_path: Path) -> None:
-    call = [sys.executable, str(ROOT / "scripts" / "study.py"), f"results={tmp_path}"]
-    done = subprocess.run(
-        [*call, *(f"study.{o}" for o in FEW)], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    done = run_script("study.py", f"results={tmp_path}", *(f"study.{o}" for o in FEW), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "B2: reproduced" in done.stdout and (tmp_path / "toy" / "toy.png").exists()
-    wrong = subprocess.run([*call, "study.eta=0"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    wrong = run_script("study.py", f"results={tmp_path}", "study.eta=0", cwd=tmp_path)
     assert wrong.returncode == 2 and wrong.stderr.endswith("study.eta = 0: must be above 0\n")
     assert "Traceback" not in wrong.stderr

@@ -15,9 +15,9 @@ from noise_reg.artefacts.methods import ARCHS, METHODS, label, rank
 from noise_reg.artefacts.rows import Rows
 from noise_reg.artefacts.statistics import Summary, summarise
 from noise_reg.errors import UserError
+from noise_reg.spec import CLASSES
 
 SAME_STRENGTH = 1e-6
-CLASSES = {"mnist_binary": 2}  # of the other data sets: ten
 STUCK = 0.1  # a completed run whose last training accuracy is less than this above chance never learned
 
 
@@ -59,8 +59,7 @@ class Line:
     def stuck(self) -> set[int]:
         """Seeds of completed runs that never left chance. They count in every mean of a table and in every verdict; a
         figure's line is drawn without them, for the mean of a bimodal sample is nowhere near any run."""
-        chance = np.array([1 / CLASSES.get(dataset, 10) for dataset in self.runs["dataset"]])
-        at_chance = (self.runs["status"] == "completed") & (self.runs["train_accuracy"] < chance + STUCK)
+        at_chance = (self.runs["status"] == "completed") & (self.runs["train_accuracy"] < 1 / CLASSES + STUCK)
         return {int(seed) for seed in self.runs.loc[at_chance, "seed"]}
 
     @property

@@ -63,3 +63,8 @@ def inline(text: str) -> str:
     escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
     escaped = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
     return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", escaped)
+
+
+def code(words: Sequence[str]) -> str:
+    """'`a`, `b`'."""
+    return ", ".join(f"`{word}`" for word in words)

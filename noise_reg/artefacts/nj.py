@@ -112,7 +112,7 @@ def figure(errors: Mapping[Cell, Mapping[str, BySeed]], context: Mapping[str, An
     """A panel a data set and depth: every run, mean and 95 % interval of each method, the paper's two numbers."""
     head = Head(
         "Test error of tanh MLPs with noise and Jacobian regularisation",
-        f"Dots: runs; bar: mean and its 95 % t interval; dashes: the paper's number, printed without spread. {scale(context)}",
+        f"Dots: runs (their height says nothing); bar: mean and its 95 % t interval; dashes: the paper's number, printed without spread. {scale(context)}",
         context["below_paper_scale"],
     )
     cells = list(errors)
@@ -125,8 +125,9 @@ def panel(axis: Axes, cell: Cell, methods: Mapping[str, BySeed]) -> None:
     look = styles(methods)
     for place, (method, values) in enumerate(methods.items()):
         style, s = look[method], summarise(list(values.values()))
+        # at different heights, so that equal ones are seen
         axis.plot(
-            list(values.values()), [place] * len(values), ls="", marker=style.marker, ms=5, color=style.colour, alpha=0.55,
+            sorted(values.values()), [place - 0.13 * (n % 3) for n in range(len(values))], ls="", marker=style.marker, ms=5, color=style.colour, alpha=0.55,
             mfc=style.colour if style.filled else "none",
         )  # fmt: skip
         reach = student(s.mean, s.standard_error, s.n - 1, (s.n, s.n), paired=True) if s.n > 1 else None
@@ -138,7 +139,7 @@ def panel(axis: Axes, cell: Cell, methods: Mapping[str, BySeed]) -> None:
         if value is not None:
             axis.plot([value, value], [place - 0.4, place + 0.45], color="#666666", ls=(0, (3, 1.5)), lw=1.6)
     axis.set_yticks(range(len(methods)), [label(m) for m in methods])
-    axis.set_ylim(len(methods) - 0.4, -0.6)
+    axis.set_ylim(len(methods) - 0.4, -0.75)
     axis.grid(axis="x", color="#dddddd", lw=0.6)
     axis.set_axisbelow(True)
     axis.set_title(name_of(cell), fontsize=10, loc="left")
@@ -152,8 +153,8 @@ def scale(context: Mapping[str, Any]) -> str:
 def every_run(context: Mapping[str, Any]) -> str:
     """What all runs, and those of each network, were made with."""
     settings = context["settings"]
-    panels = "; ".join(", ".join(f"`{o}`" for o in own) for own in settings["panels"].values())
-    return f"Every run: {', '.join(f'`{o}`' for o in settings['overrides'])}; by network: {panels}."
+    panels = "; ".join(markdown.code(own) for own in settings["panels"].values())
+    return f"Every run: {markdown.code(settings['overrides'])}; by network: {panels}."
 
 
 def as_markdown(
@@ -196,8 +197,8 @@ def as_markdown(
 def budget(search: pd.DataFrame, settings: Mapping[str, Any]) -> str:
     runs, networks = len(settings["search_seeds"]), len(search[["dataset", "depth"]].drop_duplicates())
     return (
-        f"Mean of {runs} run{'s' if runs > 1 else ''} a candidate on the validation images; the test images take no part in the choice. "
-        f"{len(search)} candidates, {len(search) * runs} runs for {networks} networks. The rate is the plain network's best and then "
+        f"Mean ± standard deviation of {runs} run{'s' if runs > 1 else ''} a candidate on the validation images; the test images take no "
+        f"part in the choice. {len(search) // runs} candidates, {len(search)} runs for {networks} networks. The rate is the plain network's best and then "
         "everyone's; strength 0 is no candidate, being the plain network; N+J's noise is not searched. Chosen ones are marked *, and † where "
         "the best is the lowest or highest tried."
     )
@@ -206,16 +207,24 @@ def budget(search: pd.DataFrame, settings: Mapping[str, Any]) -> str:
 def search_table(search: pd.DataFrame) -> str:
     body = []
     for (dataset, depth, method), group in search.groupby(["dataset", "depth", "method"], sort=False):
-        rows = [(float(r["rate" if method == PLAIN else "strength"]), r) for r in group.to_dict("records")]
-        ends = min(value for value, _ in rows), max(value for value, _ in rows)
+        by_value = {
+            float(str(v)): runs for v, runs in group.groupby("rate" if method == PLAIN else "strength", sort=False)
+        }
+        ends = min(by_value), max(by_value)
         tried = ", ".join(
-            f"{value:g}: {error_text(row['validation_accuracy'])}{'*' * bool(row['chosen'])}{'†' * bool(row['chosen'] and value in ends)}"
-            for value, row in rows
+            f"{value:g}: {error_text(runs['validation_accuracy'])}{'*' * bool(runs['chosen'].any())}"
+            f"{'†' * bool(runs['chosen'].any() and value in ends)}"
+            for value, runs in by_value.items()
         )
         what = "rate" if method == PLAIN else "strength"
         body.append([name_of((str(dataset), int(str(depth)))), label(str(method)), what, tried])
     return markdown.table(["network", "method", "searched", "value: validation error in %"], body)
 
 
-def error_text(accuracy: float) -> str:
-    return "diverged" if math.isnan(accuracy) else f"{100 - 100 * accuracy:.2f}"
+def error_text(accuracies: pd.Series[float]) -> str:
+    """Of a candidate's runs; of which one that diverged rules it out."""
+    lost = int(accuracies.isna().sum())
+    if lost:
+        return f"{lost} of {len(accuracies)} diverged"
+    s = summarise((100 - 100 * accuracies).tolist())
+    return f"{s.mean:.2f}" + ("" if math.isnan(s.sd) else f" ± {s.sd:.2f}")

@@ -85,7 +85,7 @@ def figure(table: pd.DataFrame, context: Mapping[str, Any]) -> Figure:
         if n == 0:
             axis.legend(fontsize=8.5, frameon=False, loc="lower left")
 
-    ylabel = r"$/\ \sigma^2(\|H\|^2 + |\sum\nabla F\cdot\nabla\Delta F|)$"
+    ylabel = r"added, in units of $\sigma^2(\|H\|^2 + |\sum\nabla F\cdot\nabla\Delta F|)$"
     return two_columns(
         head, len(networks), draw_panel, each=2.9, xlabel=r"$\sigma$ (pixels from 0 to 1)", ylabel=ylabel
     )

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
-from noise_reg.artefacts.methods import dataset_name, styles
+from noise_reg.artefacts.methods import dataset_name, styles, widths
 from noise_reg.artefacts.nj import label
 from noise_reg.artefacts.statistics import Summary, difference, holm, student, summarise
 from noise_reg.artefacts.verdicts import Verdict, interval_text, part
@@ -27,8 +27,9 @@ TITLE = "Questions that the N+J summary leaves open"
 PERTURBED = {
     "occlusion": "side of a black square (pixels)",
     "rotation": "rotation (degrees)",
-    "fgsm": "FGSM: δ (pixels from 0 to 1)",
+    "fgsm": "δ (pixels from 0 to 1)",
 }
+TITLES = {"occlusion": "Occlusion", "rotation": "Rotation", "fgsm": "FGSM"}
 
 
 def draw(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], out: Path) -> list[Verdict]:
@@ -126,7 +127,7 @@ def map_panel(axis: Axes, table: pd.DataFrame) -> None:
         dark = value > (low + high) / 2
         axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axis.set(xlabel="σ in the Jacobian's input (pixels)", ylabel="λ")
-    axis.set_title("N+J: test error (%)", fontsize=10, loc="left")
+    axis.set_title("N+J: test error (%), dark is worse", fontsize=10, loc="left")
     image.set_clim(low, high)
 
 
@@ -160,18 +161,19 @@ def variants_panel(axis: Axes, table: pd.DataFrame) -> None:
 
 def perturbed_panel(axis: Axes, table: pd.DataFrame, evaluation: str) -> None:
     of = table[table["evaluation"] == evaluation]
-    for method, style in styles(of["method"]).items():
+    look = styles(of["method"])
+    for thickness, (method, style) in zip(widths(len(look)), look.items(), strict=True):
         rows = of[of["method"] == method]
         strengths = sorted(rows["strength"].unique())
         found = [summarise((100 * rows.loc[rows["strength"] == s, "accuracy"]).tolist()) for s in strengths]
         mean, reach = np.array([s.mean for s in found]), np.array([reach_of(s) for s in found])
         axis.plot(
-            strengths, mean, color=style.colour, ls=style.dash, marker=style.marker, ms=4.5, label=label(method),
+            strengths, mean, color=style.colour, ls=style.dash, marker=style.marker, ms=4.5, lw=thickness, label=label(method),
             mfc=style.colour if style.filled else "none",
         )  # fmt: skip
         axis.fill_between(strengths, mean - reach, mean + reach, color=style.colour, alpha=0.15, lw=0)
     axis.set(xlabel=PERTURBED[evaluation], ylabel="test accuracy (%)")
-    axis.set_title({"fgsm": "FGSM"}.get(evaluation, evaluation.capitalize()), fontsize=10, loc="left")
+    axis.set_title(TITLES[evaluation], fontsize=10, loc="left")
     if evaluation == "fgsm":
         axis.set_xlim(-0.003, 0.105)
 
@@ -180,7 +182,8 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) 
     settings, found = context["settings"], ratios(tables["cost"])
     caption = (
         f"{dataset_name(context['dataset'])}, {network(settings)}, {settings['seeds']} runs a number, mean ± standard deviation. "
-        f"Preset {context['preset']}, {context['machine']}. The summary has no such numbers."
+        f"Preset {context['preset']}, {context['machine']}. Every run: {markdown.code(settings['overrides'])}; "
+        f"{by_name(settings['methods'])}; {by_name(settings['variants'])}. The summary has no such numbers."
     )
     methods = list(dict.fromkeys(tables["cost"]["method"]))
     cost = [[network, *(f"{by[m][0]:.2f} ms ({by[m][1]:.2f})" for m in methods)] for network, by in found.items()]
@@ -204,10 +207,15 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) 
         "## Other perturbations",
         "Test accuracy in %.",
         *(
-            f"{evaluation.capitalize()}\n\n{perturbed_table(tables['perturbed'], evaluation)}"
-            for evaluation in PERTURBED
+            f"{TITLES[evaluation]}, by {what}\n\n{perturbed_table(tables['perturbed'], evaluation)}"
+            for evaluation, what in PERTURBED.items()
         ),
     )
+
+
+def by_name(chosen: Mapping[str, list[str]]) -> str:
+    """'jacobian: `regularizer=jacobian`; nj: ...', without those that change nothing."""
+    return "; ".join(f"{name}: {markdown.code(overrides)}" for name, overrides in chosen.items() if overrides)
 
 
 def variants_table(table: pd.DataFrame) -> str:

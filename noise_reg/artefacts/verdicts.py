@@ -19,7 +19,7 @@ from noise_reg.errors import UserError
 class Part:
     """One comparison behind a verdict: first - second in percentage points with its interval, at 95 % unless its rule names another level.
 
-    `n` counts runs of first and second; None stands where too few runs leave a number undefined.
+    `n` counts runs of first and second, or `counted` of what else; None stands where too few of them leave a number undefined.
     """
 
     arch: str
@@ -31,6 +31,7 @@ class Part:
     paired: bool
     verdict: str
     remark: str = ""
+    counted: str = "pairs"
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Verdict:
 
 
 def part(arch: str, comparison: str, interval: Interval, verdict: str, remark: str = "") -> Part:
-    numbers = {name: finite(getattr(interval, name)) for name in ("difference", "low", "high")}
-    return Part(arch, comparison, n=interval.n, paired=interval.paired, verdict=verdict, remark=remark, **numbers)
+    difference, low, high = (finite(number) for number in (interval.difference, interval.low, interval.high))
+    return Part(arch, comparison, difference, low, high, interval.n, interval.paired, verdict, remark)
 
 
 def slope_part(
@@ -71,7 +72,8 @@ def slope_part(
     inside, outside = low >= -tolerance and high <= tolerance, low > tolerance or high < -tolerance
     verdict = REPRODUCED if inside else CONTRADICTED if outside else INCONCLUSIVE
     words, n = f"{what}: slope against {against} − ({expected:g})", (len(places), len(places))
-    return Part(arch, words, round(off, 6), round(low, 6), round(high, 6), n, True, verdict, remark)
+    counted = f"values of {against}"
+    return Part(arch, words, round(off, 6), round(low, 6), round(high, 6), n, True, verdict, remark, counted)
 
 
 def finite(value: float) -> float | None:
@@ -106,12 +108,14 @@ def from_json(tree: Any) -> Verdict:
 
 
 def interval_text(p: Part) -> str:
-    """'+1.20 [+0.40, +2.00]', with a true minus sign; '–' when there is no difference."""
+    """'+1.20 [+0.40, +2.00]', with a true minus sign; '–' when there is no difference. Two decimals, four where they would all be 0."""
     if p.difference is None:
         return "–"
-    ends = "" if p.low is None or p.high is None else f" [{p.low:+.2f}, {p.high:+.2f}]"
-    return f"{p.difference:+.2f}{ends}".replace("-", "−")
+    numbers = [p.difference] if p.low is None or p.high is None else [p.difference, p.low, p.high]
+    places = 2 if max(map(abs, numbers)) >= 0.01 or not any(numbers) else 4
+    first, *ends = (f"{number:+.{places}f}".replace("-", "−") for number in numbers)
+    return f"{first} [{', '.join(ends)}]" if ends else first
 
 
 def size_text(p: Part) -> str:
-    return f"n = {p.n[0]} pairs" if p.paired else f"n = {p.n[0]} and {p.n[1]}"
+    return f"n = {p.n[0]} {p.counted}" if p.paired else f"n = {p.n[0]} and {p.n[1]}"

@@ -53,6 +53,9 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], 
         "## Solutions compared",
         runs_caption(settings),
         runs_table(tables),
+        f"The figure's lines along random directions: from each method's solution (first seed) {settings['directions']} directions drawn from "
+        "N(0, I) in weight space, the same ones for every method; the loss at t of their standard deviations, which is one draw of noise with "
+        "η = t². That is the text's picture of a minimum that a perturbation leaves where the loss is as small: the flatter, the less noise adds.",
         "## Claims",
         claims_table(verdicts),
         markdown.table(["claim", "part", "difference [interval]", "n", "verdict"], parts),
@@ -84,8 +87,9 @@ def expansion_table(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def runs_caption(settings: Mapping[str, Any]) -> str:
+    trainings = "; ".join(f"{name}: {markdown.code(own)}" for name, own in settings["trainings"].items())
     return (
-        f"{settings['seeds']} seeds, mean ± sd. 'noise per sample' draws the weights' noise anew for each sample, as the text has it, "
+        f"{settings['seeds']} seeds, mean ± sd. Every run: {markdown.code(settings['overrides'])}; {trainings}. 'noise per sample' draws the weights' noise anew for each sample, as the text has it, "
         "'noise per mini-batch' for each mini-batch. Flatness is what noise of the η in the last columns adds to J, over "
         f"{settings['probe_draws']} pairs; J, P, |∇J| and flatness on {settings['images']} training images."
     )

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from noise_reg.errors import UserError
+from noise_reg.spec import CLASSES
 
-CLASSES = 10
 PARTS = ("train", "test")
 IMAGE_SHAPES = {  # (C, H, W)
     "fmnist": (1, 28, 28),

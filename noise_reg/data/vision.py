@@ -24,6 +24,7 @@ from noise_reg.data.dataset import PARTS, DataError, Dataset, array_digests, bui
 TIMEOUT = 30.0  # seconds without an answer; torchvision itself would wait for ever
 UNPARSED = (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # what a wrong idx file provokes
 Files = list[tuple[Path, str]]  # with their MD5
+OFF = "downloading is off"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def load_torchvision(name: str, folder: Path, download: bool) -> Dataset:
         arrays = parse(source, folder, download=False)
     except Exception as error:  # torchvision's parsers raise whatever they meet in the bytes
         if not download:
-            raise DataError(explain(name, folder, error, "downloading is off")) from error
+            raise DataError(explain(name, folder, error, OFF)) from error
         arrays = fetch(name, folder)
     where = f"{folder} (torchvision's {source.dataset.__name__})"
     provenance = {
@@ -165,9 +166,14 @@ def explain(name: str, folder: Path, error: Exception, what_failed: str) -> str:
     if problem := source.wrong(source, folder) or damaged(source, folder):
         return f"{problem}. Delete that file and download it again, or {put}"
     reason = " ".join(str(error).split()) or type(error).__name__
+    let = (
+        "let torchvision download it: download=true"
+        if what_failed == OFF
+        else ("connect to the network so that torchvision can download it")
+    )
     return (
         f"{name}: no {name}.npz in {folder}, no usable files of torchvision's {source.dataset.__name__} there, and "
-        f"{what_failed} ({reason}). Either {put}, or connect to the network so that torchvision can download it"
+        f"{what_failed} ({reason}). Either {put}, or {let}"
     )
 
 

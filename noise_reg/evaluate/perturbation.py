@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode  # type: ignore[import-untyped]
-from torchvision.transforms.v2.functional import rotate  # type: ignore[import-untyped]
 
 from noise_reg.data import Standardizer
 from noise_reg.evaluation_spec import PerturbationSpec
@@ -38,6 +36,9 @@ def perturbed(images: Tensor, strength: float, kind: str, corner_B2: Tensor) -> 
         return [images]
     if kind == "occlusion":
         return [occluded(images, int(strength), corner_B2)]
+    from torchvision.transforms.v2 import InterpolationMode  # type: ignore[import-untyped]
+    from torchvision.transforms.v2.functional import rotate  # type: ignore[import-untyped] # here, for torchvision's import takes long
+
     return [rotate(images, sign * strength, interpolation=InterpolationMode.BILINEAR) for sign in (1, -1)]
 
 
