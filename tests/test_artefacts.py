@@ -200,12 +200,6 @@ def test_runs_that_stayed_at_chance_count_in_tables_and_verdicts_but_bend_no_lin
     assert everyone.learned() is everyone  # with nobody else there is nothing else to draw
 
 
-def test_two_classes_have_another_chance() -> None:
-    rows = made_rows(FEW, dataset="mnist_binary")
-    rows.runs.loc[rows.runs["seed"] == 0, "train_accuracy"] = 0.55
-    assert line_of(rows, "none").stuck == {0}
-
-
 def test_figure_2_says_data_set_runs_cap_preset_and_scale() -> None:
     shown = texts(fig2.figure(lines(made_rows(FEW)), CONTEXT))
     for words in ("Fashion-MNIST", "FC: n = 4 runs", "at most 30 epochs", "Preset smoke", "2 standard deviations over"):
@@ -303,6 +297,7 @@ def test_table_2_sets_ours_beside_the_paper_with_the_known_difference(built: Pat
     assert second["label"] == "in-NINR (catapult), exact loss"
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_table_2_has_no_verdict_on_a_data_set_that_the_paper_lacks(tmp_path: Path) -> None:
     context = {**CONTEXT, "dataset": "digits"}
     assert REGISTRY["table2"].build(made_rows(FEW, dataset="digits"), context, tmp_path) == []

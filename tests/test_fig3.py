@@ -51,6 +51,7 @@ def made(phases: dict[float, list[str]], reading: str = "") -> Rows:
 PAPERS = {strength: [name] * 2 for strength, name in fig3.PAPER.items()}
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("changed", "verdict"),
     [

@@ -57,6 +57,7 @@ def certificate(rows: Rows, autoattack: float = 0.3, foolbox: float = 0.4) -> Ro
     return Rows(rows.runs, pd.concat([rows.evaluations, pd.DataFrame(more, columns=rows.evaluations.columns)]))
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("attack", "changes", "verdict"),
     [
@@ -73,6 +74,7 @@ def test_the_verdict_follows_the_rule(attack: str, changes: dict[str, float], ve
     assert redraw(tmp_path) == [found]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_tables_name_settings_units_hidden_gradients_and_the_certificate(tmp_path: Path) -> None:
     REGISTRY["fig6"].build(certificate(attacked("pgd", UNDER_ATTACK)), CONTEXT_6, tmp_path)
     text = " ".join((tmp_path / "fig6-pgd.md").read_text().split())
@@ -85,6 +87,7 @@ def test_tables_name_settings_units_hidden_gradients_and_the_certificate(tmp_pat
     assert table["delta_standardized"].tolist() == pytest.approx((table["delta_pixel"] / 0.125).tolist(), rel=1e-5)
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [({"autoattack": 0.2}, "masked"), ({"foolbox": 0.41}, "FGSM 1 points from foolbox's")],

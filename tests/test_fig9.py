@@ -17,6 +17,7 @@ from tests.made_rows import CONTEXT, made_rows
 TRUTH = {"none": (85.0, 60.0, 40.0), "in_ninr_decay": (85.0, 70.0, 55.0), "in_ninr_catapult": (80.0, 70.0, 60.0)}
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [

@@ -108,6 +108,7 @@ def table(added: float, second: float = 3.0) -> dict[str, pd.DataFrame]:
     return {"expansion": pd.DataFrame(rows)}
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("added", "expected"),
     [

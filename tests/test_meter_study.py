@@ -46,6 +46,7 @@ def tables(*, slope: float = -0.5, lowest: float = 0.0, off: float = 0.0) -> dic
     }
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

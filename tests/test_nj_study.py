@@ -71,6 +71,7 @@ def activations(saturated: int) -> dict[str, pd.DataFrame]:
     return {"activations": pd.DataFrame(rows)}
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -90,6 +91,7 @@ def test_verdicts_follow_their_rules(changes: dict[str, float], expected: dict[s
     assert "10 candidates, 10 runs for 2 networks" in text and "0.1: 10.00*†" in text
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("saturated", "expected"), [(300, "reproduced"), (20, "contradicted"), (98, "inconclusive")])
 def test_the_histograms_verdict_follows_its_rule(saturated: int, expected: str, tmp_path: Path) -> None:
     (verdict,) = EVERY["nj_histogram"].build(activations(saturated), CONTEXT, tmp_path)

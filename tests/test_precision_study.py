@@ -153,6 +153,7 @@ def test_more_deaths_than_chance_explains_are_told_and_corrected_for_the_number_
     assert "Holm's 0.065" in both["no regulariser"].remark and both["no regulariser"].verdict == "under-powered"
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_method_that_learns_nowhere_is_named_and_one_that_learns_once_is_not_equivalent(tmp_path: Path) -> None:
     once = kill(tables(), "none", "bf16", range(SEEDS))
     found = EVERY["precision"].build(once, CONTEXT, tmp_path)
@@ -163,6 +164,7 @@ def test_a_method_that_learns_nowhere_is_named_and_one_that_learns_once_is_not_e
     assert "accuracies are not compared: no regulariser." in (tmp_path / "precision.md").read_text()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_each_fast_precision_is_judged_by_itself(tmp_path: Path) -> None:
     made = tables(precisions=("fp32", "bf16", "tf32"))
     curve = made["curve"]

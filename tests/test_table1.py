@@ -89,6 +89,7 @@ def table_rows(truth: dict[str, float]) -> Rows:
     return Rows(rows.runs, pd.concat([rows.evaluations, pd.DataFrame(more, columns=rows.evaluations.columns)]))
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("changes", "verdict"), [({}, "reproduced"), ({"full_ninr_catapult": 80.0}, "contradicted")])
 def test_verdicts_stand_beside_the_papers_numbers(changes: dict[str, float], verdict: str, tmp_path: Path) -> None:
     verdicts = REGISTRY["table1"].build(table_rows({**USPS, **changes}), {**CONTEXT, "dataset": "mnist"}, tmp_path)

@@ -28,6 +28,7 @@ def both(variant: str, shift: float, only: str = "catapult") -> Rows:
     return Rows(pd.concat([plain.runs, runs]), pd.concat([plain.evaluations, evaluations]))
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("variant", "shift", "only", "verdict"),
     [

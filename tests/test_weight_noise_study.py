@@ -132,7 +132,10 @@ def test_flatness_is_of_as_many_draws_as_asked_for() -> None:
     assert row["added_error"] == pytest.approx(float(values.std()) / count**0.5, rel=1e-10)
 
 
-SETTINGS = {"draws": 100, "images": 10, "probe_draws": 8, "directions": 2, "seeds": 3}
+SETTINGS = {
+    "draws": 100, "images": 10, "probe_draws": 8, "directions": 2, "seeds": 3, "overrides": ["dataset=mnist"],
+    "trainings": {"small steps": ["max_epochs=2"]},
+}  # fmt: skip
 CONTEXT: dict[str, Any] = {"preset": "smoke", "dataset": "mnist", "below_paper_scale": "", "settings": SETTINGS}
 ADDED = {"plain": 1.0, "penalty": 0.7, "noise per sample": 0.7, "noise per mini-batch": 0.7}
 
@@ -224,6 +227,7 @@ def test_verdicts_follow_their_rules(changes: dict[str, Any], different: dict[st
     assert {v.claim: v.verdict for v in judge(tables(**changes))} == FINE | different
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_it_is_drawn_where_nothing_is_left(tmp_path: Path) -> None:
     verdicts = EVERY["weight_noise"].build(tables(order=20.0), CONTEXT, tmp_path)
     assert redraw(tmp_path) == verdicts == judge(tables(order=20.0))
