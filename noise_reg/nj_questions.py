@@ -20,7 +20,7 @@ from noise_reg.evaluation_spec import EvaluationSpec
 from noise_reg.pipeline import Pipeline
 from noise_reg.precision import arithmetic
 from noise_reg.reproduce import run_provenance, show_verdicts
-from noise_reg.spec import SpecError
+from noise_reg.spec import CONVOLUTIONAL, RunSpec, SpecError
 from noise_reg.train import Stack, new_stack, run_epoch
 
 Labelled = list[tuple[dict[str, Any], Job]]  # what a row says of its run, and the run
@@ -123,12 +123,13 @@ def evaluated(pipeline: Pipeline, row: Mapping[str, Any], job: Job) -> list[dict
 
 def costs(cost: Mapping[str, Any], pipeline: Pipeline) -> list[dict[str, Any]]:
     """Milliseconds a step of one replica, one row a repeat; the methods of a network take turns, so that a slow moment of the
-    machine meets them all."""
+    machine meets them all. Of a method that the network refuses there is no row."""
     rows = []
-    total = len(cost["networks"]) * (cost["repeats"] + 1) * len(cost["methods"])
+    asked = {network: timed_specs(cost, arch) for network, arch in cost["networks"].items()}
+    total = sum(map(len, asked.values())) * (cost["repeats"] + 1)
     with tqdm(total=total, unit="measurement", desc="timing", dynamic_ncols=True) as bar:
-        for network, arch in cost["networks"].items():
-            stacks = {name: timed_stack(cost, [*arch, *own], pipeline) for name, own in cost["methods"].items()}
+        for network, specs in asked.items():
+            stacks = {name: timed_stack(cost, spec, pipeline) for name, spec in specs.items()}
             for repeat in range(-1, cost["repeats"]):  # the first warms up
                 for name, (stack, data) in stacks.items():
                     with arithmetic(stack.specs[0].precision, pipeline.device):
@@ -143,9 +144,18 @@ def costs(cost: Mapping[str, Any], pipeline: Pipeline) -> list[dict[str, Any]]:
     return rows
 
 
-def timed_stack(cost: Mapping[str, Any], own: Sequence[str], pipeline: Pipeline) -> tuple[Stack, Any]:
-    overrides = [*cost["overrides"], *own, f"optimizer.batch_size={cost['batch_size']}"]
-    spec = read_job(hydra.compose("train", overrides=overrides)).spec
+def timed_specs(cost: Mapping[str, Any], arch: Sequence[str]) -> dict[str, RunSpec]:
+    """The methods that there are of a network: a Jacobian penalty does not go with batch norm."""
+    found = {}
+    for name, own in cost["methods"].items():
+        overrides = [*cost["overrides"], *arch, *own, f"optimizer.batch_size={cost['batch_size']}"]
+        cfg = hydra.compose("train", overrides=overrides)
+        if cfg.arch.name not in CONVOLUTIONAL or not cfg.regularizer.jacobian:
+            found[name] = read_job(cfg).spec
+    return found
+
+
+def timed_stack(cost: Mapping[str, Any], spec: RunSpec, pipeline: Pipeline) -> tuple[Stack, Any]:
     data, count = pipeline.data(spec), cost["steps"] * cost["batch_size"]
     if count > len(data.x):
         raise SpecError(

@@ -21,7 +21,7 @@ SMALL = [
     "wandb=disabled",
     "perturbation.occlusion.grid=[0,2]", "perturbation.rotation.grid=[0,20]", "attack.fgsm.grid=[0,0.1]",
     "cost.repeats=2", "cost.steps=2", "cost.batch_size=16", f"cost.overrides=[{BASE}]", "~cost.networks",
-    "+cost.networks={tiny: [], wider: ['arch.widths=[9]']}",
+    "+cost.networks={tiny: [], wider: ['arch.widths=[9]'], cnn: ['arch=cnn_small']}",
 ]  # fmt: skip
 
 
@@ -32,7 +32,10 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     cost, grid, variants, perturbed = (
         pd.read_csv(folder / f"{name}.csv") for name in ("cost", "map", "variants", "perturbed")
     )
-    assert len(cost) == 2 * 2 * 6 and (cost["ms"] > 0).all()
+    assert (
+        cost["network"].value_counts().to_dict() == {"tiny": 2 * 6, "wider": 2 * 6, "cnn": 2 * 2}
+        and (cost["ms"] > 0).all()
+    )
     assert len(grid) == 4 and set(grid["status"]) == {"completed"}
     assert len(variants) == 4 * 4 * 3
     base = variants[variants["variant"] == "cross-entropy"].set_index(["method", "seed"])["test_accuracy"]
@@ -43,6 +46,7 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
         assert untouched[evaluation].to_dict() == pytest.approx(base.to_dict())
     assert set(perturbed["variant"]) == {"cross-entropy"}
     document = (folder / "nj_questions.md").read_text()
+    assert any(line.startswith("| cnn") and line.count("refused") == 4 for line in document.splitlines())
     assert redraw(folder) == [] and (folder / "nj_questions.md").read_text() == document
     assert str(tmp_path) not in (folder / "provenance.json").read_text()
 

@@ -86,26 +86,26 @@ def figure(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> Fi
 
 
 def ratios(cost: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
-    """network -> method -> (milliseconds, ratio to the plain step), medians over repeats; ratios are of the same repeat."""
+    """network -> method -> (milliseconds, ratio to the plain step), medians over repeats; ratios are of the same repeat. Networks
+    lack the methods that they refuse."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for network in dict.fromkeys(cost["network"]):
-        of = cost[cost["network"] == network].pivot(index="repeat", columns="method", values="ms")
-        first = cost.loc[cost["network"] == network, "method"].iloc[0]
-        found[network] = {
-            m: (float(of[m].median()), float((of[m] / of[first]).median())) for m in dict.fromkeys(cost["method"])
-        }
+        rows = cost[cost["network"] == network]
+        of, methods = rows.pivot(index="repeat", columns="method", values="ms"), list(dict.fromkeys(rows["method"]))
+        found[network] = {m: (float(of[m].median()), float((of[m] / of[methods[0]]).median())) for m in methods}
     return found
 
 
 def cost_panel(axis: Axes, cost: pd.DataFrame) -> None:
     found = ratios(cost)
-    hatches, colours = ("", "///", "..."), ("#0072B2", "#E69F00", "#009E73")
+    hatches, colours = ("", "///", "...", "xxx"), ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
     methods = list(dict.fromkeys(cost["method"]))[1:]
     height = 0.8 / len(found)
     for n, (network, by_method) in enumerate(found.items()):
-        places = np.arange(len(methods)) + (n - (len(found) - 1) / 2) * height
-        values = [by_method[m][1] for m in methods]
-        axis.barh(places, values, height, color=colours[n % 3], hatch=hatches[n % 3], edgecolor="white", label=network)
+        there = [k for k, m in enumerate(methods) if m in by_method]
+        places = np.array(there) + (n - (len(found) - 1) / 2) * height
+        values = [by_method[methods[k]][1] for k in there]
+        axis.barh(places, values, height, color=colours[n % 4], hatch=hatches[n % 4], edgecolor="white", label=network)
         for place, value in zip(places, values, strict=True):
             axis.text(value, place, f" {value:.1f}", va="center", fontsize=7.5)
     axis.axvline(1, color="#000000", lw=0.8)
@@ -186,7 +186,10 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) 
         f"{by_name(settings['methods'])}; {by_name(settings['variants'])}. The summary has no such numbers."
     )
     methods = list(dict.fromkeys(tables["cost"]["method"]))
-    cost = [[network, *(f"{by[m][0]:.2f} ms ({by[m][1]:.2f})" for m in methods)] for network, by in found.items()]
+    cost = [
+        [network, *(f"{by[m][0]:.2f} ms ({by[m][1]:.2f})" if m in by else "refused" for m in methods)]
+        for network, by in found.items()
+    ]
     grid = mean_map(tables["map"])
     cells = [[f"{row:g}", *(f"{value:.2f}" for value in grid.loc[row])] for row in grid.index]
     return markdown.document(
@@ -194,7 +197,7 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) 
         caption,
         "## Cost of a training step",
         f"Milliseconds of one replica (times the plain step of the same network), B = {settings['cost']['batch_size']}, median of "
-        f"{settings['cost']['repeats']} repeats. The convolutional networks have batch norm, whose Jacobian in training depends on the other "
+        f"{settings['cost']['repeats']} repeats. The convolutional network has batch norm, whose Jacobian in training depends on the other "
         "samples: it is refused there.",
         markdown.table(["network", *methods], cost),
         "## λ × σ",
