@@ -148,10 +148,10 @@ def test_the_loader_makes_the_batches_that_lie_in_memory() -> None:
         assert torch.equal(y, y_kept)
 
 
-def test_the_floor_has_every_product_but_the_gradient_of_the_data() -> None:
+def test_the_floor_has_every_product_but_the_gradient_of_the_data_and_a_copy_of_each_weight() -> None:
     (recipe,) = settings("stack_size=10").recipes
     products = Products(Workload(recipe), "fp32").products
-    assert len(products) == 2 * (2 * 3 - 1)  # 18 runs in stacks of 10 and 8, two layers
+    assert len(products) == 2 * (2 * 3 - 1 + 2)  # 18 runs in stacks of 10 and 8, two layers
 
 
 def test_random_images_stand_in_only_for_what_is_not_there(tmp_path: Path) -> None:

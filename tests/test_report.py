@@ -42,6 +42,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (broken / "fig2.md").write_text("# A table without its figure\n")
     (broken / "fig2.svg").write_bytes((folder / "demo" / "fig2.svg").read_bytes()[:5000])
     (broken / "verdicts.json").write_text("{")
+    timed = folder / "benchmark" / "cpu-2-amx"
+    timed.mkdir(parents=True)
+    (timed / "benchmark.md").write_text(
+        "# Stacked training of Fashion-MNIST\n\nTimes.\n\n![Ratio](benchmark.png)\n\n## fc\n"
+    )
+    (timed / "benchmark.svg").write_bytes((folder / "demo" / "fig2.svg").read_bytes())
     return folder
 
 
@@ -57,7 +63,7 @@ def test_the_page_is_well_formed_titled_and_described(page: str) -> None:
     names = [tag for tag, _ in parsed.tags]
     assert (names.count("title"), names.count("h1"), names.count("script")) == (1, 1, 0)
     images = [attributes for tag, attributes in parsed.tags if tag == "img"]
-    assert len(images) == 2
+    assert len(images) == 3 and "Benchmark: cpu-2-amx" in page and "![" not in page
     assert all("Fashion-MNIST" in (image["alt"] or "") for image in images)
 
 

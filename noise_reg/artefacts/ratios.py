@@ -73,7 +73,7 @@ def legend_handles() -> list[Artist]:
         Patch(facecolor=FILLINGS["g"], edgecolor=INK, label="ours, bf16 products"),
         Patch(facecolor=FILLINGS["a"], edgecolor=INK, label="others"),
         Line2D([], [], color=INK, marker="|", markersize=7, label="range over repeats"),
-        Line2D([], [], label="floor: the bare products in that precision", **FLOOR_LINE),
+        Line2D([], [], label="floor: the bare products in that precision and a copy of the weights", **FLOOR_LINE),
     ]
 
 

@@ -7,6 +7,7 @@ can be, with its problems named.
 from __future__ import annotations
 
 import base64
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from noise_reg.artefacts.verdicts import Verdict, interval_text, size_text
 from noise_reg.errors import UserError
 
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+PICTURE = re.compile(r"^!\[.*\]\(.*\)\n\n?", re.MULTILINE)  # in a table's file; the page has the figure itself
+BENCHMARK = "benchmark"  # its folder holds one a kind of machine
 T = TypeVar("T")
 
 
@@ -65,7 +68,8 @@ def build_report(results: Path, out: Path) -> list[str]:
     if not results.is_dir():
         raise UserError(f"{results}: no such folder; reproduce an artefact first, or give the folder that holds them")
     folders = sorted((p for p in results.iterdir() if p.is_dir() and not p.name.startswith(".")), key=folder_order)
-    sections = [read_section(folder) for folder in folders]
+    sections = [read_section(folder) for folder in folders if folder.name != BENCHMARK]
+    sections += [read_benchmark(folder) for folder in sorted((results / BENCHMARK).glob("*/"))]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = files("noise_reg.artefacts").joinpath("report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(sections=sections, behind=behind, kinds=VERDICTS)
@@ -108,6 +112,15 @@ def read_section(folder: Path) -> Section:
     )
 
 
+def read_benchmark(folder: Path) -> Section:
+    """What `make bench` wrote of one kind of machine: measured times, without claims."""
+    problems: list[str] = []
+    parts = [read_part(folder / "benchmark.md", problems)]
+    problems = [problem.replace(str(folder), f"{BENCHMARK}/{folder.name}") for problem in problems]
+    name, title = f"{BENCHMARK}-{folder.name}", f"Benchmark: {folder.name}"
+    return Section(name, title, "stacked training against plain loops", parts, [], [], problems)
+
+
 def read_part(path: Path, problems: list[str]) -> Shown:
     """The table of `path` and the figure of the same name."""
     try:
@@ -119,7 +132,7 @@ def read_part(path: Path, problems: list[str]) -> Shown:
     return Shown(
         image=inline_image(path, problems),
         alt=". ".join(blocks) or path.stem,
-        text=Markup(markdown.to_html(text)),  # to_html escapes
+        text=Markup(markdown.to_html(PICTURE.sub("", text))),  # to_html escapes
     )
 
 

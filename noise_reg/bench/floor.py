@@ -1,4 +1,4 @@
-"""The floor of a training step: its bare products, with nothing between them.
+"""The floor of a training step: its bare products with nothing between them, and one pass over its weights.
 
 Axes: R replicas, B samples, C channels, H and W height and width, I inputs, O outputs.
 """
@@ -23,7 +23,8 @@ Product = Callable[[], Any]
 
 class Products(Alone):
     """Every product of a step in the order of a step: forward, then from the last layer to the first the gradients of weights
-    and inputs (but the first layer's input). For stacks as large as ours, factors and results in the precision."""
+    and inputs (but the first layer's input), factors and results in the precision; then a copy of the weights in fp32, which an
+    update at least reads and writes. For stacks as large as ours."""
 
     def __init__(self, work: Workload, precision: str) -> None:
         data, spec = work.data("fp32"), work.specs[0]
@@ -37,7 +38,8 @@ class Products(Alone):
                 made[0] = made[0][:-1]  # nobody asks for the gradient of the data
                 forward = [products[0] for products in made]
                 backward = [product for products in reversed(made) for product in products[1:]]
-                self.products += [*forward, *backward] * times
+                copies = [copy_of(layer, replicas, work.device) for layer, _ in layers]
+                self.products += [*forward, *backward, *copies] * times
 
     def ready(self, epoch: int) -> None:
         pass
@@ -61,6 +63,12 @@ def layer_shapes(work: Workload) -> list[tuple[nn.Module, torch.Size]]:
     data = work.data("fp32")
     network(data.x[: spec.optimizer.batch_size].view(-1, *data.image))
     return found
+
+
+def copy_of(layer: nn.Module, replicas: int, device: torch.device) -> Product:
+    weight = torch.randn(replicas, *layer.get_parameter("weight").shape, device=device)
+    kept = torch.empty_like(weight)
+    return lambda: kept.copy_(weight)
 
 
 def layer_products(

@@ -96,7 +96,7 @@ def summary(rows: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
             table.append(
                 {
                     "job": job.recipe.name, "contender": name, "precision": precision,
-                    "title": "bare products" if floor else CONTENDERS[name].title,
+                    "title": "bare products and a copy of the weights" if floor else CONTENDERS[name].title,
                     "short": "bare products" if floor else CONTENDERS[name].short,
                     "runs_timed": own["runs"].iloc[0], "runs": len(job.recipe.specs), "steps": own["steps"].iloc[0],
                     "repeats": len(own),
@@ -158,7 +158,7 @@ def notes(report: Report) -> list[str]:
         "Ratios are formed repeat by repeat. Training steps alone: no early stop, no logging, no test pass.",
         "The plain loops and the ensembles measure nothing on the way, ours its running loss, accuracy and divergence.",
         "Their sample order (the same as ours) is handed to them, ours is drawn within the time.",
-        "The floor is every product of a step and nothing else; factors and results in the precision named.",
+        "The floor is every product of a step, factors and results in the precision named, and a copy of the weights in fp32, nothing else.",
         *left_out(report),
     ]
     if torch.device(report.device).type == "cuda":
@@ -183,6 +183,7 @@ def notes(report: Report) -> list[str]:
             if torch.device(report.device).type == "cpu"
             else "Peak memory: the device's, of a fresh process that loads the data and trains one repeat."
         )
+    lines += against_loader(report.table)
     gates = [f"{job.recipe.name} " + ", ".join(f"({k}) {v:.0e}" for k, v in job.deviations.items()) for job in jobs]
     lines.append(
         "Gate, largest deviation from the plain loop in fp64 over a few steps, as a share of the way gone: "
@@ -190,6 +191,16 @@ def notes(report: Report) -> list[str]:
         + "."
     )
     return lines + busy(report.table)
+
+
+def against_loader(table: pd.DataFrame) -> list[str]:
+    """Ours against (a), job by job, medians of times."""
+    found = []
+    for job, rows in table.groupby("job", sort=False):
+        ms = rows.set_index("contender")["ms"]
+        ours = [f"({c}) {ms['a'] / ms[c]:.1f} times" for c in "fg" if c in ms and "a" in ms]
+        found += [f"{job} {', '.join(ours)}"] if ours else []
+    return [f"Ours against (a), {CONTENDERS['a'].title}: {'; '.join(found)}."] if found else []
 
 
 def left_out(report: Report) -> list[str]:
