@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,14 @@ def test_a_full_disk_ends_in_a_message_and_loses_nothing(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
     assert "weights.safetensors" in done.stderr and "run the same command again" in done.stderr
     assert Store(store).runs()["seed"].tolist() == [0]
+
+
+def test_a_process_of_its_own_tells_a_mistake_without_waiting_for_torch(tmp_path: Path) -> None:
+    call = [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "train.py"), "regularizer.sigma=-3"]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "regularizer.sigma = -3: must be a finite number of at least 0" in done.stderr
+    assert "noise_reg.config" in done.stderr and "| torch\n" not in done.stderr
 
 
 @pytest.mark.parametrize(
