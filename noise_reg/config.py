@@ -73,6 +73,11 @@ def read_study(cfg: DictConfig) -> dict[str, Any]:
     return {**plain, "preset": plain["preset"]["name"]}
 
 
+def shortened(plain: Mapping[str, Any]) -> str:
+    """What a study's figures and tables say of a preset below the committed one; '' at that."""
+    return "" if plain["preset"] == "cpu" else f"preset {plain['preset']}, a shorter study than preset cpu's"
+
+
 def of_measurement(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a study without those that say where and how it ran: what a provenance says of it."""
     place = {field.name for field in dataclasses.fields(Runtime)} | {"results", "preset", "presets", "suffix"}

@@ -121,7 +121,7 @@ def test_the_weight_gradients_norm_is_that_of_a_loop(depth: str, activation: str
 
 
 def test_noise_in_the_jacobians_input_touches_nothing_but_the_penalty() -> None:
-    """The first step's data loss and the order of the samples are bitwise those of J; the penalty is another."""
+    """The first step's data loss, and with it the samples that it is of, is bitwise that of J; the penalty is another."""
     strengths: list[dict[str, float]] = [{"jacobian": 0.1}, {"jacobian": 0.1, "jacobian_noise": 0.5}]
     first = []
     for one in strengths:

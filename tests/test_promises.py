@@ -31,9 +31,9 @@ FULL = {"nin_input": 2.0, "nin_hidden": 1.0}
 MIXED: list[dict[str, float]] = [{}, {"dropout": 0.5, "weight_decay": 0.3}, {"cdt": 0.4}, {"nin_input": 3.0}, FULL]
 STRENGTHS = {
     "weight_decay": 0.3, "dropout": 0.5, "cdt": 0.4, "nin_input": 3.0, "nin_hidden": 1.0, "input_noise": 0.5,
-    "jacobian": 0.02, "weight_noise": 0.003, "weight_penalty": 0.002, "label_smoothing": 0.2,
+    "jacobian": 0.02, "jacobian_noise": 0.5, "weight_noise": 0.003, "weight_penalty": 0.002, "label_smoothing": 0.2,
 }  # fmt: skip
-OF_DENSE = ("jacobian", "weight_penalty")
+OF_DENSE = ("jacobian", "jacobian_noise", "weight_penalty")
 EVERYTHING = {**STRENGTHS, "nin_input": 1.0}
 EXACT = {"loss": "exact"}
 
@@ -118,8 +118,9 @@ def test_nodes_of_strength_0_are_exactly_the_identity(arch: str) -> None:
 )
 def test_strength_0_beside_an_active_companion_is_exactly_the_identity(arch: str, strength: str) -> None:
     reading = {"l2_on": "all", "dropout_input": True}
-    plain = [made_spec(arch, seed=seed, reading=reading) for seed in (1, 2, 3)]
-    active = made_spec(arch, seed=2, strengths={strength: STRENGTHS[strength]}, reading=reading)
+    others = {"jacobian": STRENGTHS["jacobian"]} if strength == "jacobian_noise" else {}  # without which it is refused
+    plain = [made_spec(arch, seed=seed, strengths=others, reading=reading) for seed in (1, 2, 3)]
+    active = made_spec(arch, seed=2, strengths={**others, strength: STRENGTHS[strength]}, reading=reading)
     expected, found = trained(plain), trained([plain[0], active, plain[2]])
     for spec in (plain[0], plain[2]):
         outcome = expected[spec.key]

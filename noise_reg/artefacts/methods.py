@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,6 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
     return spare | {name: METHODS[name][1] for name in METHODS if name in wanted}
 
 
-def widths(count: int) -> list[float]:
-    """Of so many lines drawn in turn: each thinner than the last, so that one that lies under another is seen."""
-    return [1.3 + 2.2 * (count - 1 - n) / max(count - 1, 1) for n in range(count)]
+def layer(style: Style) -> dict[str, Any]:
+    """Line width and place from the back, of lines that may lie on each other: broken ones are thin and above broad solid ones."""
+    return {"lw": 3.2, "zorder": 2} if style.dash == SOLID else {"lw": 1.5, "zorder": 3}

@@ -116,9 +116,15 @@ def figure(errors: Mapping[Cell, Mapping[str, BySeed]], context: Mapping[str, An
         context["below_paper_scale"],
     )
     cells = list(errors)
-    return two_columns(
+    made = two_columns(
         head, len(cells), lambda axis, n: panel(axis, cells[n], errors[cells[n]]), each=2.15, xlabel="test error (%)"
     )
+    for dataset in {cell[0] for cell in cells}:  # its depths are to be compared
+        own = [axis for axis, cell in zip(made.axes, cells, strict=False) if cell[0] == dataset]
+        ends = [axis.get_xlim() for axis in own]
+        for axis in own:
+            axis.set_xlim(min(low for low, _ in ends), max(high for _, high in ends))
+    return made
 
 
 def panel(axis: Axes, cell: Cell, methods: Mapping[str, BySeed]) -> None:

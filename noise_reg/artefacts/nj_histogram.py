@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head, two_columns
-from noise_reg.artefacts.methods import METHODS, rank, styles, widths
+from noise_reg.artefacts.methods import METHODS, layer, rank, styles
 from noise_reg.artefacts.nj import BEST, PLAIN, Cell, label, name_of, scale, verdict
 from noise_reg.artefacts.statistics import difference, holm, judge_greater, summarise
 from noise_reg.artefacts.tables import claim_block, claims_table
@@ -93,7 +93,7 @@ def r4(densities: pd.DataFrame) -> Verdict:
 def figure(densities: pd.DataFrame, context: Mapping[str, Any]) -> Figure:
     head = Head(
         "Activations of tanh MLPs on test images",
-        f"All hidden layers; mean over runs of the share of activations in each bin, logarithmic. {scale(context)}",
+        f"All hidden layers; mean over runs of the share of activations in each bin, logarithmic; grey lines: |h| = {LINEAR} and {SATURATED}. {scale(context)}",
         context["below_paper_scale"],
     )
     cells = list(shares(densities))
@@ -103,12 +103,12 @@ def figure(densities: pd.DataFrame, context: Mapping[str, Any]) -> Figure:
     def panel(axis: Axes, n: int) -> None:
         dataset, depth = cells[n]
         of = densities[(densities["dataset"] == dataset) & (densities["depth"] == depth)]
-        for thickness, method in zip(widths(len(names)), names, strict=True):
+        for method in names:
             runs = of[of["method"] == method].groupby("seed")["counts"].agg(lambda c: np.sum(np.stack(list(c)), axis=0))
             if len(runs):
                 mean = np.mean([100 * c / c.sum() for c in runs], axis=0)
                 style = look[method]
-                axis.step(middle(len(mean)), mean, where="mid", color=style.colour, ls=style.dash, lw=thickness)
+                axis.step(middle(len(mean)), mean, where="mid", color=style.colour, ls=style.dash, **layer(style))
         for bound in (-SATURATED, -LINEAR, LINEAR, SATURATED):
             axis.axvline(bound, color="#bbbbbb", lw=0.7)
         axis.set(yscale="log", xlim=(-1, 1))
@@ -116,10 +116,7 @@ def figure(densities: pd.DataFrame, context: Mapping[str, Any]) -> Figure:
 
     made = two_columns(head, len(cells), panel, each=2.15, xlabel="activation", ylabel="% of activations", under=0.35)
     width, height = made.get_size_inches()
-    handles = [
-        Line2D([], [], color=look[m].colour, ls=look[m].dash, lw=w, label=label(m))
-        for w, m in zip(widths(len(names)), names, strict=True)
-    ]
+    handles = [Line2D([], [], color=look[m].colour, ls=look[m].dash, label=label(m), **layer(look[m])) for m in names]
     corner = (0.08, 1 - (head.height(width) + 0.02) / height)
     made.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=len(names), frameon=False, fontsize=9)
     return made

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
-from noise_reg.artefacts.methods import dataset_name, styles, widths
+from noise_reg.artefacts.methods import dataset_name, layer, styles
 from noise_reg.artefacts.nj import label
 from noise_reg.artefacts.statistics import Summary, difference, holm, student, summarise
 from noise_reg.artefacts.verdicts import Verdict, interval_text, part
@@ -23,6 +23,7 @@ from noise_reg.artefacts.verdicts import Verdict, interval_text, part
 SOURCE = "Adding noise to the input of a model trained with a regularized objective (a summary): further questions"
 TABLES = ("cost", "map", "variants", "perturbed")
 PLAIN = "none"
+FGSM_SHOWN = 0.1  # the largest delta of the figure; the table has all
 TITLE = "Questions that the N+J summary leaves open"
 PERTURBED = {
     "occlusion": "side of a black square (pixels)",
@@ -55,7 +56,7 @@ def figure(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> Fi
     settings = context["settings"]
     head = Head(
         f"{TITLE}: {dataset_name(context['dataset'])}",
-        f"{network(settings)}, {settings['seeds']} runs a point ({settings['map']['seeds']} in the map); bars and bands: 95 % t "
+        f"{network(settings)} but where the cost's legend says, {settings['seeds']} runs a point ({settings['map']['seeds']} in the map); bars and bands: 95 % t "
         f"interval of the mean. Cost: one replica, B = {settings['cost']['batch_size']}, median of {settings['cost']['repeats']}. "
         f"Preset {context['preset']}.",
         context["below_paper_scale"],
@@ -124,7 +125,7 @@ def map_panel(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_yticks(range(len(mean.index)), [f"{i:g}" for i in mean.index], fontsize=8.5)
     low, high = np.nanmin(mean.to_numpy()), np.nanmax(mean.to_numpy())
     for (row, column), value in np.ndenumerate(mean.to_numpy()):
-        dark = value > (low + high) / 2
+        dark = value > low + 0.55 * (high - low)
         axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axis.set(xlabel="σ in the Jacobian's input (pixels)", ylabel="λ")
     axis.set_title("N+J: test error (%), dark is worse", fontsize=10, loc="left")
@@ -161,21 +162,20 @@ def variants_panel(axis: Axes, table: pd.DataFrame) -> None:
 
 def perturbed_panel(axis: Axes, table: pd.DataFrame, evaluation: str) -> None:
     of = table[table["evaluation"] == evaluation]
-    look = styles(of["method"])
-    for thickness, (method, style) in zip(widths(len(look)), look.items(), strict=True):
+    if evaluation == "fgsm":
+        of = of[of["strength"] <= FGSM_SHOWN]
+    for method, style in styles(of["method"]).items():
         rows = of[of["method"] == method]
         strengths = sorted(rows["strength"].unique())
         found = [summarise((100 * rows.loc[rows["strength"] == s, "accuracy"]).tolist()) for s in strengths]
         mean, reach = np.array([s.mean for s in found]), np.array([reach_of(s) for s in found])
         axis.plot(
-            strengths, mean, color=style.colour, ls=style.dash, marker=style.marker, ms=4.5, lw=thickness, label=label(method),
-            mfc=style.colour if style.filled else "none",
+            strengths, mean, color=style.colour, ls=style.dash, marker=style.marker, ms=4.5, label=label(method),
+            mfc=style.colour if style.filled else "white", **layer(style),
         )  # fmt: skip
         axis.fill_between(strengths, mean - reach, mean + reach, color=style.colour, alpha=0.15, lw=0)
     axis.set(xlabel=PERTURBED[evaluation], ylabel="test accuracy (%)")
     axis.set_title(TITLES[evaluation], fontsize=10, loc="left")
-    if evaluation == "fgsm":
-        axis.set_xlim(-0.003, 0.105)
 
 
 def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> str:

@@ -173,7 +173,7 @@ def draw_lines(axis: Axes, table: pd.DataFrame) -> None:
         axis.fill_between(middle.index, by.quantile(0.1), by.quantile(0.9), color=colour, alpha=0.18, lw=0)
         axis.plot(middle.index, middle, color=colour, ls=dash, lw=1.6, label=method)
     axis.locator_params(axis="x", nbins=5)
-    axis.set(xlabel="distance along the direction, in standard deviations of a weight", ylabel="squared error")
+    axis.set(xlabel="t: the mean over directions is the loss under noise N(0, t²)", ylabel="squared error")
     axis.set_title(
         f"Along random directions from a minimum ({training}, η = {strongest:g};\nlines: mean, bands: 10 to 90 % of {count} directions)",
         fontsize=10,
