@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.methods import dataset_name, layer, styles
 from noise_reg.artefacts.nj import label
-from noise_reg.artefacts.statistics import Summary, difference, holm, student, summarise
+from noise_reg.artefacts.statistics import Interval, Summary, difference, holm, student, summarise
 from noise_reg.artefacts.verdicts import Verdict, interval_text, part
 
 SOURCE = "Adding noise to the input of a model trained with a regularized objective (a summary): further questions"
@@ -25,6 +26,11 @@ TABLES = ("cost", "map", "variants", "perturbed")
 PLAIN = "none"
 FGSM_SHOWN = 0.1  # the largest delta of the figure; the table has all
 TITLE = "Questions that the N+J summary leaves open"
+PAIRS = (
+    ("input_noise", PLAIN),
+    ("jacobian", PLAIN),
+    ("nj", "jacobian"),
+)  # whose accuracy under perturbations is compared
 PERTURBED = {
     "occlusion": "side of a black square (pixels)",
     "rotation": "rotation (degrees)",
@@ -195,20 +201,24 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) 
     return markdown.document(
         f"# {TITLE}",
         caption,
+        "## In short",
+        "\n".join(f"- {line}" for line in in_short(tables)),
         "## Cost of a training step",
         f"Milliseconds of one replica (times the plain step of the same network), B = {settings['cost']['batch_size']}, median of "
         f"{settings['cost']['repeats']} repeats. The convolutional network has batch norm, whose Jacobian in training depends on the other "
         "samples: it is refused there.",
         markdown.table(["network", *methods], cost),
         "## λ × σ",
-        f"Test error of N+J in %, mean of {settings['map']['seeds']} runs; rows λ, columns σ in the Jacobian's input. σ = 0 is J.",
+        f"Test error of N+J in %, mean of {settings['map']['seeds']} runs; rows λ, columns σ in the Jacobian's input. σ = 0 is J. "
+        f"{spread_of(tables['map'])}",
         markdown.table(["λ", *(f"σ = {c:g}" for c in grid.columns)], cells),
         "## Loss, dropout, heavy tails",
         "Test error in %, and its difference to the plain network of the same setting, in points, paired by seed; Holm's p over a "
-        "setting's comparisons.",
+        "setting's comparisons. Rates and strengths were chosen for the first setting and not searched for the others.",
         variants_table(tables["variants"]),
         "## Other perturbations",
         "Test accuracy in %.",
+        perturbed_differences(tables["perturbed"]),
         *(
             f"{TITLES[evaluation]}, by {what}\n\n{perturbed_table(tables['perturbed'], evaluation)}"
             for evaluation, what in PERTURBED.items()
@@ -221,18 +231,71 @@ def by_name(chosen: Mapping[str, list[str]]) -> str:
     return "; ".join(f"{name}: {markdown.code(overrides)}" for name, overrides in chosen.items() if overrides)
 
 
+def in_short(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The answers: what differs from the plain network with Holm's p < 0.05, setting by setting."""
+    lines = []
+    for variant in dict.fromkeys(tables["variants"]["variant"]):
+        found = compared(tables["variants"], variant)
+        told = [
+            f"{label(m)} errs {interval_text(part('', '', i, ''))} points" for m, (i, p) in found.items() if p < 0.05
+        ]
+        lines.append(f"{variant}: {', '.join(told) if told else 'no method differs from the plain network'}.")
+    return [*lines, f"λ × σ: {spread_of(tables['map'])}"]
+
+
+def spread_of(table: pd.DataFrame) -> str:
+    """Whether the map's cells differ, by an analysis of variance over cells and seeds; of cells whose runs all completed."""
+    done = table[table["status"] == "completed"].assign(error=lambda t: 100 - 100 * t["test_accuracy"])
+    grid = done.pivot_table(index=["jacobian", "noise"], columns="seed", values="error").dropna()
+    cells, seeds = grid.shape
+    if cells < 2 or seeds < 2:
+        return "One run a cell says nothing of what is chance."
+    rest = grid.sub(grid.mean(axis=1), axis=0).sub(grid.mean(axis=0), axis=1) + grid.to_numpy().mean()
+    freedom = (cells - 1) * (seeds - 1)
+    variance = float((rest**2).to_numpy().sum()) / freedom
+    ratio = seeds * float(grid.mean(axis=1).var()) / variance if variance else math.inf
+    p = float(stats.f.sf(ratio, cells - 1, freedom))
+    return (
+        f"The cells' means lie between {grid.mean(axis=1).min():.2f} and {grid.mean(axis=1).max():.2f} %; beside the seeds' own differences a "
+        f"run scatters by {math.sqrt(variance):.2f} points (standard deviation); that all cells are alike has p = {p:.2g}."
+    )
+
+
+def perturbed_differences(table: pd.DataFrame) -> str:
+    """Accuracy as the mean over every strength above 0, differences paired by seed."""
+    touched = table[table["strength"] > 0]
+    mean = 100 * touched.groupby(["evaluation", "method", "seed"])["accuracy"].mean()
+    body = []
+    for evaluation in PERTURBED:
+        cells = []
+        for first, second in PAIRS:
+            both = [mean[evaluation, m].to_dict() if (evaluation, m) in mean.index else {} for m in (first, second)]
+            cells.append(interval_text(part("", "", difference(*both), "")))
+        body.append([TITLES[evaluation], *cells])
+    header = [f"{label(first)} − {label(second)}" for first, second in PAIRS]
+    return markdown.table(["mean over strengths", *(f"{name} [95 % interval]" for name in header)], body)
+
+
+def compared(table: pd.DataFrame, variant: str) -> dict[str, tuple[Interval, float]]:
+    """method -> its test error minus the plain network's, paired by seed, and Holm's p over the variant's comparisons."""
+    of = table[table["variant"] == variant]
+    by_method = {m: errors(of[of["method"] == m]) for m in dict.fromkeys(of["method"])}
+    intervals = {m: difference(values, by_method[PLAIN]) for m, values in by_method.items() if m != PLAIN}
+    return dict(
+        zip(intervals, zip(intervals.values(), holm([i.p for i in intervals.values()]), strict=True), strict=True)
+    )
+
+
 def variants_table(table: pd.DataFrame) -> str:
     body = []
     for variant in dict.fromkeys(table["variant"]):
         of = table[table["variant"] == variant]
-        by_method = {m: errors(of[of["method"] == m]) for m in dict.fromkeys(of["method"])}
-        intervals = {m: difference(values, by_method[PLAIN]) for m, values in by_method.items() if m != PLAIN}
-        adjusted = dict(zip(intervals, holm([i.p for i in intervals.values()]), strict=True))
-        for method, values in by_method.items():
-            s, cells = summarise(list(values.values())), ["–", "–"]
-            if method in intervals:
-                p = adjusted[method]
-                cells = [interval_text(part("", "", intervals[method], "")), "–" if math.isnan(p) else f"{p:.2g}"]
+        found = compared(table, variant)
+        for method in dict.fromkeys(of["method"]):
+            s, cells = summarise(list(errors(of[of["method"] == method]).values())), ["–", "–"]
+            if method in found:
+                interval, p = found[method]
+                cells = [interval_text(part("", "", interval, "")), "–" if math.isnan(p) else f"{p:.2g}"]
             sd = "" if math.isnan(s.sd) else f" ± {s.sd:.2f}"
             body.append([variant, label(method), f"{s.mean:.2f}{sd}", str(s.n), *cells])
     return markdown.table(["setting", "method", "test error", "n", "− plain [95 % interval]", "p"], body)
