@@ -158,6 +158,7 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
     steps = len(data.x) // batch
     order_RN = permutation(seeds_R, len(data.x), epoch=stack.epoch)[:, : steps * batch]
     stack.places.start_epoch(stack.epoch, order_RN, len(data.x))
+    stack.penalties.start_epoch(steps)
     stack.node_peaks = {}
     books, repeated = opened(stack, data, order_RN, steps)
     for step in range(steps):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from noise_reg.nn import StackedModel
 from noise_reg.regularizers.active import Active
+from noise_reg.regularizers.ahead import Ahead, Number
 from noise_reg.regularizers.derivatives import (
     hutchinson_norm,
     mean_jacobian_norm,
@@ -37,7 +38,6 @@ NOISES = (
     "input_noise",
     "weight_noise",
 )  # what changes a pass of the training
-Number = int | Tensor  # of a step or an epoch
 Norm = Callable[
     [list[Tensor], list[Tensor], Active, Number, Number], Tensor
 ]  # weights, h, which, step, epoch: the mean (A,)
@@ -69,7 +69,7 @@ class Penalties:
         def vector(values: Sequence[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float64, device=seeds_R.device)
 
-        self.model, self.reading, self.distribution = model, reading, distribution
+        self.model, self.reading, self.distribution, self.ahead = model, reading, distribution, Ahead()
         self.changes: list[tuple[Active, nn.Parameter, Tensor]] = []
         self.value_R = torch.zeros(len(strengths), dtype=torch.float64, device=seeds_R.device)
         quiet = [not any(getattr(s, name) > 0 for name in NOISES) for s in strengths]
@@ -99,9 +99,13 @@ class Penalties:
         count = self.reading.jacobian_directions
         ends = weights[layer - 1].shape[1] if kind == "projection" else h[0].shape[2]
         shape = (h[0].shape[1], count, ends) if kind == "projection" else (count, ends)
-        numbers = torch.Size(shape).numel()
-        draw = normal(active.seeds_A, Purpose.DIRECTION, numbers, lane=0, step=step, epoch=epoch).view(-1, *shape)
-        draw = draw.to(h[0].dtype)
+
+        def directions(seeds: Tensor, steps: Tensor, count: int) -> Tensor:
+            return normal(seeds, Purpose.DIRECTION, count, lane=0, step=steps, epoch=epoch)
+
+        which = next(n for n, term in enumerate(self.terms) if term.active is active)
+        draw = self.ahead.numbers(which, active, torch.Size(shape).numel(), directions, step)
+        draw = draw.view(-1, *shape).to(h[0].dtype)
         if kind == "projection":
             found = projected_norm(weights, h, activation, nn.functional.normalize(draw, dim=3), layer)
         else:
@@ -110,6 +114,9 @@ class Penalties:
 
     def weights(self, weights: list[Tensor], h: list[Tensor], active: Active, step: Number, epoch: Number) -> Tensor:
         return weight_gradient_norm(weights, h, self.model.arch.activation).mean(1)
+
+    def start_epoch(self, steps: int) -> None:
+        self.ahead.start_epoch(steps)
 
     def start_step(self, x_RBD: Tensor, step: Number, epoch: Number) -> None:
         """Takes the penalties that need a pass of their own, at these inputs, before noise of the training touches them."""

@@ -8,7 +8,7 @@ Axes: R replicas, B samples a batch, N samples an epoch, D pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from noise_reg.losses import Soft
 from noise_reg.nn.places import Places
 from noise_reg.regularizers.active import Active
+from noise_reg.regularizers.ahead import Ahead, Number
 from noise_reg.regularizers.cdt import Corruption
 from noise_reg.regularizers.dropout import Dropped
 from noise_reg.regularizers.label_smoothing import smoothed
@@ -26,10 +27,6 @@ from noise_reg.streams import Purpose, drawn, keep_mask, normal
 
 INPUT, CDT_INPUT, NOISE_INPUT = -1, -2, -3  # the layer numbers under which what acts on the input draws
 INPUT_LANE = (1 << 16) + 1  # of input noise; nodes draw from the same streams under their layers' numbers
-# Numbers that are drawn in one call if they are those of several steps: small draws cost mostly their calls.
-AHEAD = 1 << 17
-Number = int | Tensor  # of a step or an epoch; a tensor (1,) where a CUDA graph reads it
-Draw = Callable[[Tensor, Tensor, int], Tensor]  # of seeds (N,), steps (N,) and a count: (N, count)
 
 
 class TrainingPlaces(Places):
@@ -58,13 +55,12 @@ class TrainingPlaces(Places):
         self.sample_noise = Active(vector("weight_noise") * by_sample, seeds_R)
         self.corruption = Corruption(self.cdt.strength_A.to(dtype))
         self.epsilon_RN: dict[int, Tensor] = {}  # by layer
+        self.ahead = Ahead()
         self.sigma_R = {layer: vector("nin_hidden" if layer else "nin_input") for layer in node_layers}
 
     def start_epoch(self, epoch: int, order_RN: Tensor, samples: int) -> None:
         """order_RN: the samples of this epoch in their order, of `samples` there are."""
-        self.steps = order_RN.shape[1] // self.batch
-        # by layer: the first step of what was drawn, and (steps, A, numbers)
-        self.drawn: dict[int, tuple[int, Tensor]] = {}
+        self.ahead.start_epoch(order_RN.shape[1] // self.batch)
         for layer, sigma_R in self.sigma_R.items():
             drawn = epoch_noise(self.distribution, self.seeds_R, layer, order_RN, samples, epoch, self.reading)
             epsilon_RN = (sigma_R[:, None] * drawn).to(self.dtype)
@@ -79,13 +75,15 @@ class TrainingPlaces(Places):
     def input(self, x_RBD: Tensor) -> Tensor:
         if self.cdt:
             x_ABD = x_RBD[self.cdt.rows]
-            delta = self.draw_ahead(CDT_INPUT, self.cdt, x_ABD[0].numel(), self.cdt_noise).view_as(x_ABD)
+            delta = self.ahead.numbers(CDT_INPUT, self.cdt, x_ABD[0].numel(), self.cdt_noise, self.step).view_as(x_ABD)
             corrupted = self.corruption.apply_(x_ABD, delta.to(x_RBD.dtype))
             if not isinstance(self.cdt.rows, slice):
                 x_RBD[self.cdt.rows] = corrupted
         if self.noise:
             count = x_RBD.shape[1:].numel()
-            delta = self.draw_ahead(NOISE_INPUT, self.noise, count, self.input_noise).view(-1, *x_RBD.shape[1:])
+            delta = self.ahead.numbers(NOISE_INPUT, self.noise, count, self.input_noise, self.step).view(
+                -1, *x_RBD.shape[1:]
+            )
             self.noise.add(x_RBD, (self.noise.strength_A[:, None, None] * delta).to(x_RBD.dtype))
         return self.activation(x_RBD, INPUT) if self.reading.dropout_input else x_RBD
 
@@ -124,7 +122,7 @@ class TrainingPlaces(Places):
             drop = self.dropout.strength_A.repeat(len(seeds) // len(self.dropout))
             return keep_mask(seeds, drop, count, lane=layer + 1, step=step, epoch=self.epoch, dtype=self.dtype)
 
-        keep = self.draw_ahead(layer, self.dropout, shape[1:].numel(), draw).view(-1, *shape[1:])
+        keep = self.ahead.numbers(layer, self.dropout, shape[1:].numel(), draw, self.step).view(-1, *shape[1:])
         scale_A = (1 / (1 - self.dropout.strength_A)).to(self.dtype)
         return Dropped(self.dropout.rows, keep, scale_A.view(-1, *[1] * (len(shape) - 1)))
 
@@ -136,19 +134,6 @@ class TrainingPlaces(Places):
         )  # fmt: skip
         scale_R = (1 / (1 - drop_R)).to(self.dtype).view(-1, *[1] * (len(shape) - 1))
         return Dropped(slice(None), keep.view(shape), scale_R)
-
-    def draw_ahead(self, what: int, active: Active, count: int, draw: Draw) -> Tensor:
-        """This step's `count` numbers for each active replica, (A, count); drawn for several steps in one call if few."""
-        if isinstance(self.step, Tensor):
-            return draw(active.seeds_A, self.step.expand(len(active)), count)
-        first, drawn = self.drawn.get(what, (self.step + 1, None))
-        if drawn is None or not 0 <= self.step - first < len(drawn):
-            ahead = max(1, min(AHEAD // (len(active) * count), self.steps - self.step))
-            first, step_S = self.step, torch.arange(self.step, self.step + ahead, device=self.seeds_R.device)
-            drawn = draw(active.seeds_A.repeat(ahead), step_S.repeat_interleave(len(active)), count)
-            drawn = drawn.unflatten(0, (ahead, -1))
-            self.drawn[what] = first, drawn
-        return drawn[self.step - first]
 
 
 def of_step(numbers_RN: Tensor, step: Number, batch: int) -> Tensor:
