@@ -117,8 +117,8 @@ def read_benchmark(folder: Path) -> Section:
     problems: list[str] = []
     parts = [read_part(folder / "benchmark.md", problems)]
     problems = [problem.replace(str(folder), f"{BENCHMARK}/{folder.name}") for problem in problems]
-    name, title = f"{BENCHMARK}-{folder.name}", f"Benchmark: {folder.name}"
-    return Section(name, title, "stacked training against plain loops", parts, [], [], problems)
+    name, title = f"{BENCHMARK}/{folder.name}", f"Benchmark: {folder.name}"
+    return Section(name, title, "", parts, [], [], problems)
 
 
 def read_part(path: Path, problems: list[str]) -> Shown:
