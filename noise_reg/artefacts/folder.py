@@ -6,6 +6,7 @@ import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -55,6 +56,14 @@ class Kept(ABC, Generic[Data]):
         """Data, figures, tables, verdicts.json and, last, provenance.json under `out`."""
         self.write(data, context, out)
         verdicts = self.draw_all(self.read(out), context, out)  # of what was written, so that redrawing cannot differ
+        limits = str(context.get("below_paper_scale", ""))
+        if limits:  # which a study's own verdicts do not name
+            verdicts = [
+                v
+                if limits in v.note
+                else replace(v, note="; ".join(filter(None, [v.note, f"below paper scale: {limits}"])))
+                for v in verdicts
+            ]
         save_json(out, "verdicts.json", [to_json(verdict) for verdict in verdicts])
         save_json(out, "provenance.json", {**context, "artefact": self.name})
         return verdicts

@@ -201,6 +201,7 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) 
     return markdown.document(
         f"# {TITLE}",
         caption,
+        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
         "## In short",
         "\n".join(f"- {line}" for line in in_short(tables)),
         "## Cost of a training step",
