@@ -11,10 +11,11 @@ comma := ,
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+WHERE = $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
 REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
-	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(WHERE)
 
-STUDY = $(PYTHON) scripts/$(1).py preset=$(PRESET) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
+STUDY = $(PYTHON) scripts/$(1).py preset=$(PRESET) $(WHERE)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-all lint demo reproduce-fig2 reproduce-table2 reproduce-fig3 reproduce-fig6 reproduce-fig7 reproduce-fig8 reproduce-fig9 reproduce-drawings reproduce-meters reproduce-label-smoothing reproduce-nj-expansion reproduce-nj-histogram reproduce-nj-questions reproduce-nj-table reproduce-phases reproduce-precision reproduce-table1 reproduce-toy reproduce-weight-noise paper-scale report bench lock clean
@@ -118,7 +119,7 @@ report: $(STAMP) ## One HTML page of everything under results/
 	$(PYTHON) scripts/report.py $(ARGS)
 
 bench: $(STAMP) ## Time stacked training against plain loops, vmap and processes (PRESET=quick|smoke|full, DATA_DIR, DEVICE)
-	$(PYTHON) scripts/benchmark.py preset=$(PRESET) device=$(DEVICE) $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) $(ARGS)
+	$(call STUDY,benchmark)
 
 lock: ## Regenerate requirements.lock from pyproject.toml (needs uv); then update environment.yml
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -73,9 +73,11 @@ def read_study(cfg: DictConfig) -> dict[str, Any]:
     return {**plain, "preset": plain["preset"]["name"]}
 
 
-def shortened(plain: Mapping[str, Any]) -> str:
-    """What a study's figures and tables say of a preset below the committed one; '' at that."""
-    return "" if plain["preset"] == "cpu" else f"preset {plain['preset']}, a shorter study than preset cpu's"
+def study_context(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What the provenance of a study says of its settings, and figures and tables of a preset below the committed one."""
+    preset = plain["preset"]
+    below = "" if preset == "cpu" else f"preset {preset}, a shorter study than preset cpu's"
+    return {"preset": preset, "below_paper_scale": below, "settings": of_measurement(plain)}
 
 
 def of_measurement(plain: Mapping[str, Any]) -> dict[str, Any]:

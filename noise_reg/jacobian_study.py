@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import of_measurement, read_job, read_runtime, read_study, shortened
+from noise_reg.config import read_job, read_runtime, read_study, study_context
 from noise_reg.nn import CLEAN
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
@@ -45,7 +45,7 @@ def study(cfg: DictConfig) -> None:
             rows += measure(name, function, data.test_x[: plain["images"]].double().cpu(), network["whole"], plain)
             bar.update()
     context = run_provenance(next(iter(specs.values())), pipeline)
-    context |= {"preset": plain["preset"], "below_paper_scale": shortened(plain), "settings": of_measurement(plain)}
+    context |= study_context(plain)
     context["data"] = {spec.dataset.name: pipeline.data(spec).facts for spec in specs.values()}
     context["dataset"] = ", ".join(context["data"])
     out = Path(cfg.results) / f"nj_expansion{plain['suffix']}"

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_job, read_runtime, read_study, shortened
+from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
 from noise_reg.estimate import estimate
 from noise_reg.evaluate.calibration import binned, predictions
 from noise_reg.nn.export import stacked_model
@@ -55,9 +55,7 @@ def study(cfg: DictConfig) -> None:
     print(f"plan: {len(runs)} runs, {plan.found} found; {plan.range} on {plan.device}", flush=True)
     records = pipeline.complete(jobs, group="label_smoothing", tags=["label_smoothing"])
     tables = measure(pipeline, runs, records, plain)
-    context = run_provenance(jobs[0].spec, pipeline) | {"preset": plain["preset"]}
-    context["below_paper_scale"] = shortened(plain)
-    context |= {"network": facts(jobs[0].spec), "settings": of_measurement(plain)}
+    context = run_provenance(jobs[0].spec, pipeline) | study_context(plain) | {"network": facts(jobs[0].spec)}
     context["evaluations"] = {settings.label: dataclasses.asdict(settings) for settings in jobs[0].evaluations}
     out = Path(cfg.results) / f"label_smoothing{plain['suffix']}"
     show_verdicts(MEASURED["label_smoothing"].build(tables, context, out), out)

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_job, read_runtime, read_study, shortened
+from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
 from noise_reg.nn import StackedModel
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
@@ -75,7 +75,7 @@ def study(cfg: DictConfig) -> None:
             for moment in moments(name, job, data, [plain["epochs"][0], plain["epochs"][-1]]):
                 tables["spectrum"] += spectrum(moment, data, plain)
     context = run_provenance(next(iter(jobs.values())).spec, pipeline)
-    context |= {"preset": plain["preset"], "below_paper_scale": shortened(plain), "settings": of_measurement(plain)}
+    context |= study_context(plain)
     out = Path(cfg.results) / f"meters{plain['suffix']}"
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     show_verdicts(MEASURED["meters"].build(frames, context, out), out)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_evaluations, read_job, read_runtime, read_study, shortened
+from noise_reg.config import Job, read_evaluations, read_job, read_runtime, read_study, study_context
 from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import EvaluationSpec
 from noise_reg.pipeline import Pipeline
@@ -44,7 +44,7 @@ def study(cfg: DictConfig) -> None:
         "perturbed": pd.DataFrame([r for row, job in variants for r in evaluated(pipeline, row, job)]),
     }
     context = run_provenance(jobs[0].spec, pipeline)
-    context |= {"preset": plain["preset"], "below_paper_scale": shortened(plain), "settings": of_measurement(plain)}
+    context |= study_context(plain)
     out = Path(cfg.results) / f"nj_questions{plain['suffix']}"
     show_verdicts(MEASURED["nj_questions"].build(tables, context, out), out)
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_job, read_runtime, read_study, shortened
+from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
 from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import ValidationSpec
 from noise_reg.nn import Places, StackedModel
@@ -81,12 +81,7 @@ def study(cfg: DictConfig) -> None:
     histogram = pd.DataFrame([row for final in finals for row in activations(pipeline, *final, plain["bins"])])
     context = run_provenance(finals[0][2].spec, pipeline)
     datasets = {job.spec.dataset.name: pipeline.data(job.spec).facts for _, _, job in finals}
-    context |= {
-        "preset": plain["preset"],
-        "below_paper_scale": shortened(plain),
-        "settings": of_measurement(plain),
-        "data": datasets,
-    }
+    context |= study_context(plain) | {"data": datasets}
     context["dataset"] = ", ".join(datasets)
     for name, tables in (("nj_table", {"search": search, "runs": runs}), ("nj_histogram", {"activations": histogram})):
         out = Path(cfg.results) / f"{name}{plain['suffix']}"

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from noise_reg.artefacts import artefact
 from noise_reg.artefacts.phases import bracket
-from noise_reg.config import Job, read_job, read_runtime, read_study, shortened
+from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline
 from noise_reg.reproduce import collect, run_provenance, show_verdicts
@@ -67,9 +67,8 @@ def sweep(cfg: DictConfig) -> None:
         pipeline.complete([w.job for w in more], group="phases", tags=["phases"])
         wanted += more
     made = artefact("phases")
-    context = run_provenance(wanted[0].job.spec, pipeline) | {
-        "preset": plain["preset"],
-        "below_paper_scale": shortened(plain),
+    context = run_provenance(wanted[0].job.spec, pipeline) | study_context(plain)
+    context |= {
         "settings": {s.name: facts(s) for s in settings},
         "seeds": seeds,
         "bisections": rounds,

@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, Runtime, of_measurement, read_job, read_runtime, read_study
+from noise_reg.config import Job, Runtime, read_job, read_runtime, read_study, study_context
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline, find_device
 from noise_reg.reproduce import run_provenance, show_verdicts
@@ -42,7 +42,7 @@ def study(cfg: DictConfig) -> None:
     print(f"plan: {len(jobs)} runs, {plan.found} found; {plan.range} on {plan.device}", flush=True)
     records = pipeline.complete(jobs, group="precision", tags=["precision", str(plain["preset"])])
     tables = {"runs": runs_table(pipeline.store, jobs, records), "curve": curve_table(pipeline.store, jobs)}
-    context = run_provenance(jobs[0].spec, pipeline) | {"preset": plain["preset"], "settings": of_measurement(plain)}
+    context = run_provenance(jobs[0].spec, pipeline) | study_context(plain)
     context |= {"below_paper_scale": below_paper_scale(plain), "network": facts(jobs[0].spec)}
     context["evaluations"] = {settings.label: dataclasses.asdict(settings) for settings in jobs[0].evaluations}
     out = Path(cfg.results) / f"precision{plain['suffix']}"

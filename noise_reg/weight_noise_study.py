@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, of_measurement, read_job, read_runtime, read_study, shortened
+from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
 from noise_reg.errors import UserError
 from noise_reg.pipeline import Pipeline
 from noise_reg.prepare import TrainingData
@@ -105,7 +105,7 @@ def study(cfg: DictConfig) -> None:
                     tables["lines"] += [one.facts | row for row in along(found, plain)]
             bar.update()
     context = run_provenance(solutions[0].job.spec, pipeline)
-    context |= {"preset": plain["preset"], "below_paper_scale": shortened(plain), "settings": of_measurement(plain)}
+    context |= study_context(plain)
     out = Path(cfg.results) / f"weight_noise{plain['suffix']}"
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     show_verdicts(MEASURED["weight_noise"].build(frames, context, out), out)

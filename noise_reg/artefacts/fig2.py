@@ -75,12 +75,12 @@ def figure(found: Sequence[Line], context: Mapping[str, Any]) -> Figure:
 
 
 def as_markdown(found: Sequence[Line], context: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
-    spread, below = spread_of(context), context["below_paper_scale"]
+    spread = spread_of(context)
     caption = (
         f"Accuracy in % on {dataset_name(context['dataset'])} under Eq. 8, mean ± {SPREADS[spread]}; n = runs with a "
         f"finite accuracy. A cell whose n differs says so in brackets. Preset {context['preset']}."
     )
-    blocks = [f"# {TITLE}", caption, f"**Below paper scale: {below}.**" if below else ""]
+    blocks = [f"# {TITLE}", caption, markdown.scale_note(context)]
     for arch in archs(found):
         of = of_arch(found, arch)
         blocks += [f"## {panel_title(arch, of)}", accuracy_table(of, spread, "σ")]

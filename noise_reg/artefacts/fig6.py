@@ -137,7 +137,7 @@ def how(name: str, context: Mapping[str, Any], arch: str) -> str:
 
 
 def as_markdown(name: str, rows: Rows, found: Sequence[Line], context: Mapping[str, Any], verdict: Verdict) -> str:
-    spread, below = spread_of(context), context["below_paper_scale"]
+    spread = spread_of(context)
     units = "".join(
         f" δ = 0.01 is {0.01 * factor:.3f} of the standardised image."
         for factor in standardized_units(context).values()
@@ -149,7 +149,7 @@ def as_markdown(name: str, rows: Rows, found: Sequence[Line], context: Mapping[s
     blocks = [
         f"# Test accuracy under attack: {ATTACKS[name][0]}",
         caption,
-        f"**Below paper scale: {below}.**" if below else "",
+        markdown.scale_note(context),
     ]
     for arch in archs(found):
         of = of_arch(found, arch)

@@ -6,7 +6,6 @@ import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from noise_reg.artefacts.rows import Rows, write_atomically
-from noise_reg.artefacts.verdicts import Verdict, from_json, to_json
+from noise_reg.artefacts.verdicts import Verdict, from_json, limited, to_json
 from noise_reg.errors import UserError
 
 DPI = 160
@@ -56,14 +55,7 @@ class Kept(ABC, Generic[Data]):
         """Data, figures, tables, verdicts.json and, last, provenance.json under `out`."""
         self.write(data, context, out)
         verdicts = self.draw_all(self.read(out), context, out)  # of what was written, so that redrawing cannot differ
-        limits = str(context.get("below_paper_scale", ""))
-        if limits:  # which a study's own verdicts do not name
-            verdicts = [
-                v
-                if limits in v.note
-                else replace(v, note="; ".join(filter(None, [v.note, f"below paper scale: {limits}"])))
-                for v in verdicts
-            ]
+        verdicts = [limited(verdict, context.get("below_paper_scale", "")) for verdict in verdicts]
         save_json(out, "verdicts.json", [to_json(verdict) for verdict in verdicts])
         save_json(out, "provenance.json", {**context, "artefact": self.name})
         return verdicts

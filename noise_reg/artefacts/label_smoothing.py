@@ -194,7 +194,7 @@ def as_markdown(tables: Tables, context: Mapping[str, Any], verdicts: Sequence[V
     return markdown.document(
         "# Label smoothing: confidence, calibration, robustness",
         caption,
-        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
+        markdown.scale_note(context),
         absent(runs),
         markdown.table(header, body),
         in_words(values["ece"], values["gap"]),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -68,3 +69,9 @@ def inline(text: str) -> str:
 def code(words: Sequence[str]) -> str:
     """'`a`, `b`'."""
     return ", ".join(f"`{word}`" for word in words)
+
+
+def scale_note(context: Mapping[str, Any]) -> str:
+    """'**Below paper scale: 3 seeds.**'; '' at the paper's scale."""
+    below = context["below_paper_scale"]
+    return f"**Below paper scale: {below}.**" if below else ""

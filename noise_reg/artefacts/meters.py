@@ -247,7 +247,7 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], 
     return markdown.document(
         f"# {TITLE}",
         caption,
-        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
+        markdown.scale_note(context),
         markdown.table(header, course),
         "## Spectrum of the mean local Hessian",
         f"On {settings['spectrum_images']} images; 'linear' is the same network without its activation.",

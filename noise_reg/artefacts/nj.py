@@ -188,7 +188,7 @@ def as_markdown(
     return markdown.document(
         "# Test error of tanh MLPs with noise and Jacobian regularisation",
         caption,
-        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
+        markdown.scale_note(context),
         markdown.table(header, body),
         note,
         "## Claims",

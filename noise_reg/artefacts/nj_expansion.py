@@ -133,7 +133,7 @@ def as_markdown(table: pd.DataFrame, context: Mapping[str, Any], verdicts: Seque
         f"Means over {settings['images']} test images of tanh MLPs, one run each, J and H of the outputs by the pixels, summed over the "
         f"outputs; ± standard error over {settings['draws']} pairs ±ε or {settings['vectors']} vectors. Differences in units of σ²(‖H‖² + "
         "|Σ ∇F·∇ΔF|), ± 2 standard errors. The paper gives no such numbers.",
-        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
+        markdown.scale_note(context),
         markdown.table(["network", "‖J‖²", "‖H‖²", "Σ ∇F·∇ΔF", "sum: half of Δ‖J‖²", "Hessians"], terms),
         markdown.table(["network", "σ", "added", "added − σ²‖H‖²", "added − σ²(‖H‖² + Σ ∇F·∇ΔF)"], body),
         "## Claims",

@@ -133,7 +133,7 @@ def as_markdown(densities: pd.DataFrame, context: Mapping[str, Any], verdicts: S
     return markdown.document(
         "# Activations of tanh MLPs on test images",
         f"Share of the hidden units' activations, mean ± standard deviation over runs. {scale(context)} The paper shows pictures only.",
-        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
+        markdown.scale_note(context),
         markdown.table(header, body),
         "## Claim",
         claims_table(verdicts),

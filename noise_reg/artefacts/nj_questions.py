@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,27 @@ def ratios(cost: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
     lack the methods that they refuse."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for network in dict.fromkeys(cost["network"]):
-        rows = cost[cost["network"] == network]
-        of, methods = rows.pivot(index="repeat", columns="method", values="ms"), list(dict.fromkeys(rows["method"]))
-        found[network] = {m: (float(of[m].median()), float((of[m] / of[methods[0]]).median())) for m in methods}
+        ms, ratio = by_repeat(cost, network)
+        found[network] = {str(m): (float(ms[m].median()), float(ratio[m].median())) for m in ms}
     return found
+
+
+def by_repeat(cost: pd.DataFrame, network: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Milliseconds, and times the plain step of the same repeat: one row a repeat, one column a method that the network has."""
+    rows = cost[cost["network"] == network]
+    ms = rows.pivot(index="repeat", columns="method", values="ms")[list(dict.fromkeys(rows["method"]))]
+    return ms, ms.div(ms.iloc[:, 0], axis=0)
+
+
+def cost_cells(cost: pd.DataFrame, network: str, methods: Sequence[str]) -> list[str]:
+    """'2.8 ms, 1.9 (1.5 to 4.0)': medians, and the range of the ratio over repeats."""
+    ms, ratio = by_repeat(cost, network)
+    return [
+        f"{ms[m].median():.2f} ms, {ratio[m].median():.2f} ({ratio[m].min():.2f} to {ratio[m].max():.2f})"
+        if m in ms
+        else "refused"
+        for m in methods
+    ]
 
 
 def cost_panel(axis: Axes, cost: pd.DataFrame) -> None:
@@ -138,9 +155,13 @@ def map_panel(axis: Axes, table: pd.DataFrame) -> None:
     image.set_clim(low, high)
 
 
+def with_errors(table: pd.DataFrame) -> pd.DataFrame:
+    """The completed runs with their test errors in percent."""
+    return table[table["status"] == "completed"].assign(error=lambda t: 100 - 100 * t["test_accuracy"])
+
+
 def mean_map(table: pd.DataFrame) -> pd.DataFrame:
-    done = table[table["status"] == "completed"].assign(error=lambda t: 100 - 100 * t["test_accuracy"])
-    return done.pivot_table(index="jacobian", columns="noise", values="error", aggfunc="mean")
+    return with_errors(table).pivot_table(index="jacobian", columns="noise", values="error", aggfunc="mean")
 
 
 def reach_of(s: Summary) -> float:
@@ -185,7 +206,7 @@ def perturbed_panel(axis: Axes, table: pd.DataFrame, evaluation: str) -> None:
 
 
 def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> str:
-    settings, found = context["settings"], ratios(tables["cost"])
+    settings = context["settings"]
     caption = (
         f"{dataset_name(context['dataset'])}, {network(settings)}, {settings['seeds']} runs a number, mean ± standard deviation. "
         f"Preset {context['preset']}, {context['machine']}. Every run: {markdown.code(settings['overrides'])}; "
@@ -193,25 +214,24 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) 
     )
     methods = list(dict.fromkeys(tables["cost"]["method"]))
     cost = [
-        [network, *(f"{by[m][0]:.2f} ms ({by[m][1]:.2f})" if m in by else "refused" for m in methods)]
-        for network, by in found.items()
+        [network, *cost_cells(tables["cost"], network, methods)] for network in dict.fromkeys(tables["cost"]["network"])
     ]
-    grid = mean_map(tables["map"])
+    grid, map_spread = mean_map(tables["map"]), spread_of(tables["map"])
     cells = [[f"{row:g}", *(f"{value:.2f}" for value in grid.loc[row])] for row in grid.index]
     return markdown.document(
         f"# {TITLE}",
         caption,
-        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
+        markdown.scale_note(context),
         "## In short",
-        "\n".join(f"- {line}" for line in in_short(tables)),
+        "\n".join(f"- {line}" for line in in_short(tables, map_spread)),
         "## Cost of a training step",
-        f"Milliseconds of one replica (times the plain step of the same network), B = {settings['cost']['batch_size']}, median of "
-        f"{settings['cost']['repeats']} repeats. The convolutional network has batch norm, whose Jacobian in training depends on the other "
+        f"Milliseconds of one replica, and times the plain step of the same network and repeat; B = {settings['cost']['batch_size']}, medians "
+        f"and range of {settings['cost']['repeats']} repeats. The convolutional network has batch norm, whose Jacobian in training depends on the other "
         "samples: it is refused there.",
         markdown.table(["network", *methods], cost),
         "## λ × σ",
         f"Test error of N+J in %, mean of {settings['map']['seeds']} runs; rows λ, columns σ in the Jacobian's input. σ = 0 is J. "
-        f"{spread_of(tables['map'])}",
+        f"{map_spread}",
         markdown.table(["λ", *(f"σ = {c:g}" for c in grid.columns)], cells),
         "## Loss, dropout, heavy tails",
         "Test error in %, and its difference to the plain network of the same setting, in points, paired by seed; Holm's p over a "
@@ -232,8 +252,8 @@ def by_name(chosen: Mapping[str, list[str]]) -> str:
     return "; ".join(f"{name}: {markdown.code(overrides)}" for name, overrides in chosen.items() if overrides)
 
 
-def in_short(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """The answers: what differs from the plain network with Holm's p < 0.05, setting by setting."""
+def in_short(tables: Mapping[str, pd.DataFrame], map_spread: str) -> list[str]:
+    """The answers: what differs from the plain network with Holm's p < 0.05, setting by setting, and the map's."""
     lines = []
     for variant in dict.fromkeys(tables["variants"]["variant"]):
         found = compared(tables["variants"], variant)
@@ -241,13 +261,12 @@ def in_short(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             f"{label(m)} errs {interval_text(part('', '', i, ''))} points" for m, (i, p) in found.items() if p < 0.05
         ]
         lines.append(f"{variant}: {', '.join(told) if told else 'no method differs from the plain network'}.")
-    return [*lines, f"λ × σ: {spread_of(tables['map'])}"]
+    return [*lines, f"λ × σ: {map_spread}"]
 
 
 def spread_of(table: pd.DataFrame) -> str:
     """Whether the map's cells differ, by an analysis of variance over cells and seeds; of cells whose runs all completed."""
-    done = table[table["status"] == "completed"].assign(error=lambda t: 100 - 100 * t["test_accuracy"])
-    grid = done.pivot_table(index=["jacobian", "noise"], columns="seed", values="error").dropna()
+    grid = with_errors(table).pivot_table(index=["jacobian", "noise"], columns="seed", values="error").dropna()
     cells, seeds = grid.shape
     if cells < 2 or seeds < 2:
         return "One run a cell says nothing of what is chance."

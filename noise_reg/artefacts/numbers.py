@@ -127,7 +127,6 @@ def as_csv(entries: Sequence[Entry]) -> str:
 
 
 def as_markdown(subject: Subject, entries: Sequence[Entry], context: Mapping[str, Any], *further: str) -> str:
-    below = context["below_paper_scale"]
     header = ["network", "method", "ours ± 2σ (n)", "paper ± 2σ (n = 10)"]
     header += ["ours − paper [95 % Welch interval]", "verdict", "not completed or learned"]
     body = []
@@ -142,7 +141,7 @@ def as_markdown(subject: Subject, entries: Sequence[Entry], context: Mapping[str
         f"# {subject.title}",
         f"Accuracy in % on {subject.what}, mean ± 2 standard deviations over n runs "
         f"with a finite accuracy. {scale(entries)} Preset {context['preset']}.",
-        f"**Below paper scale: {below}.**" if below else "",
+        markdown.scale_note(context),
         markdown.table(header, body),
         f"How a verdict is reached. {NUMBER_RULE}" if has_paper else NO_NUMBERS,
         *further,

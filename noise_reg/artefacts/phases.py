@@ -200,6 +200,6 @@ def as_markdown(found: Mapping[str, dict[int, Phases]], context: Mapping[str, An
     return markdown.document(
         "# Phases of the noise injection node", f"{dataset_name(context['dataset'])}; σ_cat between the last run before the "
         "catapult's onset and the first beyond it; the first divergence lies between two runs of the grid.",
-        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
+        markdown.scale_note(context),
         markdown.table(header, body), "\n".join(lines), "Rules:", rules,
     )  # fmt: skip

@@ -46,9 +46,9 @@ def draw(tables: Tables, context: Mapping[str, Any], out: Path) -> list[Verdict]
 def as_markdown(
     runs: pd.DataFrame, found: Sequence[Pairing], context: Mapping[str, Any], verdicts: Sequence[Verdict]
 ) -> str:
-    settings, below = context["settings"], context["below_paper_scale"]
+    settings = context["settings"]
     reference, margin = settings["reference"], float(settings["margin"])
-    blocks = [caption(runs, context), f"**Below paper scale: {below}.**" if below else ""]
+    blocks = [caption(runs, context), markdown.scale_note(context)]
     for fast in settings["fast"]:
         of = [pairing for pairing in found if pairing.precision == fast]
         blocks += [

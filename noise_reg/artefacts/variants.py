@@ -113,7 +113,7 @@ def draw_one(
         f"Accuracy in % on {dataset_name(context['dataset'])} under Eq. 8, {words}; mean ± {SPREADS[spread]}; n = runs with a finite "
         f"accuracy. Preset {context['preset']}. The paper shows a picture only (5 runs)."
     )
-    blocks = [f"# {title}", caption, f"**Below paper scale: {below}.**" if below else ""]
+    blocks = [f"# {title}", caption, markdown.scale_note(context)]
     for arch in archs(of):
         blocks += [f"## {panel_title(arch, of_arch(of, arch))}", accuracy_table(of_arch(of, arch), spread, "σ")]
     claims = ["## Claim", claims_table(verdicts), *(claim_block(v) for v in verdicts)] if verdicts else []

@@ -81,6 +81,14 @@ def finite(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
+def limited(verdict: Verdict, below_paper_scale: str) -> Verdict:
+    """The verdict, whose note says what is below the paper's scale, if anything is."""
+    scale = f"below paper scale: {below_paper_scale}"
+    if not below_paper_scale or scale in verdict.note:
+        return verdict
+    return dataclasses.replace(verdict, note="; ".join(filter(None, [verdict.note, scale])))
+
+
 def note_of(context: Mapping[str, Any], paper_dataset: str, dataset_name: str) -> str:
     """What limits every verdict of an artefact: its data set and its scale."""
     notes = []

@@ -43,7 +43,7 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], 
     return markdown.document(
         f"# {TITLE}",
         caption,
-        f"**Below paper scale: {context['below_paper_scale']}.**" if context["below_paper_scale"] else "",
+        markdown.scale_note(context),
         expansion_table(tables),
         "One layer is linear in its weights: J is quadratic in them and the expansion ends there. Two linear layers are not, but each "
         "weight enters linearly, so L = 0. A ReLU's Δ_W y is 0 almost everywhere, yet noise carries units over their kinks, where it is "

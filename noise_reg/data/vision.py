@@ -166,11 +166,8 @@ def explain(name: str, folder: Path, error: Exception, what_failed: str) -> str:
     if problem := source.wrong(source, folder) or damaged(source, folder):
         return f"{problem}. Delete that file and download it again, or {put}"
     reason = " ".join(str(error).split()) or type(error).__name__
-    let = (
-        "let torchvision download it: download=true"
-        if what_failed == OFF
-        else ("connect to the network so that torchvision can download it")
-    )
+    online = "connect to the network so that torchvision can download it"
+    let = "let torchvision download it: download=true" if what_failed == OFF else online
     return (
         f"{name}: no {name}.npz in {folder}, no usable files of torchvision's {source.dataset.__name__} there, and "
         f"{what_failed} ({reason}). Either {put}, or {let}"

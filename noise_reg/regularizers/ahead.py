@@ -5,7 +5,7 @@ Axes: A active replicas.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
@@ -22,9 +22,9 @@ class Ahead:
 
     def start_epoch(self, steps: int) -> None:
         self.steps = steps
-        self.drawn: dict[int, tuple[int, Tensor]] = {}  # by what draws: the first step, and (steps, A, numbers)
+        self.drawn: dict[Hashable, tuple[int, Tensor]] = {}  # by what draws: the first step, and (steps, A, numbers)
 
-    def numbers(self, what: int, active: Active, count: int, draw: Draw, step: Number) -> Tensor:
+    def numbers(self, what: Hashable, active: Active, count: int, draw: Draw, step: Number) -> Tensor:
         """This step's `count` numbers for each active replica, (A, count)."""
         if isinstance(step, Tensor):
             return draw(active.seeds_A, step.expand(len(active)), count)

@@ -103,8 +103,7 @@ class Penalties:
         def directions(seeds: Tensor, steps: Tensor, count: int) -> Tensor:
             return normal(seeds, Purpose.DIRECTION, count, lane=0, step=steps, epoch=epoch)
 
-        which = next(n for n, term in enumerate(self.terms) if term.active is active)
-        draw = self.ahead.numbers(which, active, torch.Size(shape).numel(), directions, step)
+        draw = self.ahead.numbers(active, active, torch.Size(shape).numel(), directions, step)
         draw = draw.view(-1, *shape).to(h[0].dtype)
         if kind == "projection":
             found = projected_norm(weights, h, activation, nn.functional.normalize(draw, dim=3), layer)
