@@ -175,7 +175,6 @@ def test_ratios_are_formed_repeat_by_repeat() -> None:
     assert (row["best_ratio"], row["floor_share"], row["peak_mib"]) == (2.0, 0.5, 300.0)
 
 
-@pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
     (recipe,) = settings().recipes
     ballast = torch.ones(1 << 28)  # 1 GiB here must not be counted there

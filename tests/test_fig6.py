@@ -108,7 +108,7 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     overrides = [
         "artefact=fig6", "preset=smoke", "attack=light", f"store={tmp_path}/store", f"results={tmp_path}", "wandb=disabled",
         "artefact.overrides=['dataset=digits']", "artefact.panels.fc=['arch=fc_small']", "~artefact.panels.cnn",
-        "artefact.methods=[['regularizer=in_ninr_decay']]", "attack.certificate.images=10",
+        "artefact.methods=[['regularizer=none'],['regularizer=in_ninr_decay']]", "attack.certificate.images=20",
         "preset.panels.fc.overrides=['max_epochs=3','optimizer.batch_size=32']",
     ]  # fmt: skip
     with composed("reproduce", *overrides) as cfg:
@@ -118,7 +118,7 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     assert {f"fig6-{attack}.{ending}" for attack in fig6.ATTACKS for ending in ("png", "svg", "md", "csv")} <= written
     rows = read_rows(folder).evaluations
     certified = rows[rows["evaluation"] == "certificate_autoattack"]
-    assert len(certified) == 1 and (certified["strength"] == 0.03).all()
+    assert len(certified) == 2 and (certified["strength"] == 0.03).all()
     values = rows.set_index(["key", "evaluation", "strength"])["accuracy"]
     for key in certified["key"]:
         assert values[key, "certificate_fgsm", 0.03] == values[key, "certificate_foolbox_fgsm", 0.03]

@@ -37,7 +37,6 @@ def test_pieces_stop_in_time_and_go_on_to_the_end(tmp_path: Path) -> None:
     assert "demo: done" in last.stdout and (tmp_path / "demo" / "fig2.png").exists()
 
 
-@pytest.mark.slow
 def test_what_fails_is_named_and_the_others_are_tried(tmp_path: Path) -> None:
     overrides = json.dumps([f"data_dir={tmp_path}", "download=false"])
     found = called("preset=smoke", "artefacts=[fig3,fig9]", f"overrides={overrides}")

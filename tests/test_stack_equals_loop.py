@@ -100,7 +100,7 @@ def test_a_stack_gives_what_plain_runs_give_for_each_method_and_loss(arch: str, 
     assert_equal_to_plain_runs(replicas(arch, METHODS[method], reading={"loss": loss}))
 
 
-@pytest.mark.parametrize("loss", [pytest.param("clamped", marks=pytest.mark.slow), "exact", "squared"])
+@pytest.mark.parametrize("loss", ["clamped", "exact", "squared"])
 @pytest.mark.parametrize(
     ("arch", "method"),
     [
@@ -113,9 +113,7 @@ def test_a_stack_gives_what_plain_runs_give_for_the_other_sources(arch: str, met
     assert_equal_to_plain_runs(specs)
 
 
-@pytest.mark.parametrize(
-    "widths", [[7, 5], *(pytest.param(widths, marks=pytest.mark.slow) for widths in ([7], [7, 5, 6]))]
-)
+@pytest.mark.parametrize("widths", [[7], [7, 5], [7, 5, 6]])
 @pytest.mark.parametrize("arch", ["fc", "tanh_mlp"])
 @pytest.mark.parametrize(
     "reading",

@@ -91,7 +91,7 @@ def test_the_bound_as_printed_is_wrong_in_both_directions() -> None:
 
 
 @given(w1=NONZERO, w_ni=NONZERO, sigma=st.floats(0.1, 3.0), time=st.floats(0.0, 3.0))
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=100)
 def test_the_continuous_solution_is_the_limit_of_small_steps(w1: float, w_ni: float, sigma: float, time: float) -> None:
     steps = 4000
     toy = Toy(time / steps, sigma)
