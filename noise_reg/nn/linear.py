@@ -34,7 +34,9 @@ class FoldedSGD:
         if low is None:
             weight_ROI.baddbmm_(grad_RBO.mT, x_RBI, beta=beta, alpha=-self.rate)
         else:  # there is no product of bf16 factors onto fp32 weights
-            weight_ROI.mul_(beta).sub_(batched(grad_RBO.mT, x_RBI, low), alpha=self.rate)
+            if beta != 1:  # a pass over the weights
+                weight_ROI.mul_(beta)
+            weight_ROI.sub_(batched(grad_RBO.mT, x_RBI, low), alpha=self.rate)
 
 
 def batched(a: Tensor, b: Tensor, low: torch.dtype | None) -> Tensor:
