@@ -34,3 +34,14 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
         for backend, value in before.items():
             backend.fp32_precision = value
         torch.set_flush_denormal(False)
+
+
+@contextmanager
+def denormals() -> Iterator[None]:
+    """Within it denormal numbers are not taken for 0, whatever holds around it: a library's numbers are then its own."""
+    flushed = float(torch.tensor([1e-40]) * 1) == 0
+    torch.set_flush_denormal(False)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noise_reg.evaluate import adversarial
+from noise_reg.evaluate import adversarial, certificate
 from noise_reg.evaluate.adversarial import attacked_accuracy
+from noise_reg.evaluate.certificate import certify
 from noise_reg.evaluate.clean import clean_scores
-from noise_reg.evaluation_spec import AttackSpec
+from noise_reg.evaluation_spec import AttackSpec, CertificateSpec
 from noise_reg.nn import CLEAN, StackedModel
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData
@@ -149,6 +150,27 @@ def test_the_exact_loss_is_climbed_with_what_rounding_leaves_as_foolbox_does_den
     found, zero, rounded = in_float32(model, data, "exact")
     assert found == pytest.approx(by_foolbox(network, data, torch.float32), abs=1e-6)
     assert (rounded > 0.2) == (margin > 20) and (zero > 0.2) == (margin > 50)
+
+
+def test_denormal_numbers_count_in_a_certificate_s_libraries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_counted() -> bool:
+        return float(torch.tensor([1e-40]) * 1) > 0
+
+    seen = []
+    for name, position in (("foolbox_fgsm", 2), ("art_pgd", 1), ("autoattack", 2)):
+
+        def library(*given: Any, images: int = position) -> Any:
+            seen.append(is_counted())
+            return given[images]
+
+        monkeypatch.setattr(certificate, name, library)
+    model, network, data = confident(5.0)
+    settings = parse(CertificateSpec, {"delta": 0.1, "large": 0.6, "steps": 2, "step": 0.5, "images": 400, "seed": 0})
+    standardizer = copy.deepcopy(data.standardizer).float()
+    with arithmetic("fp32", torch.device("cpu")):
+        certify(model.float(), network, data.test_pixels.float(), data.test_y, standardizer, settings)
+        assert not is_counted()
+    assert seen == [True] * 5 and is_counted()
 
 
 @pytest.mark.parametrize("margin", [1.0, 5.0])
