@@ -69,7 +69,7 @@ def sweep(cfg: DictConfig) -> None:
     made = artefact("phases")
     context = run_provenance(wanted[0].job.spec, pipeline) | study_context(plain)
     context |= {
-        "settings": {s.name: facts(s) for s in settings},
+        "settings": {s.name: facts(s, pipeline) for s in settings},
         "seeds": seeds,
         "bisections": rounds,
     }
@@ -105,10 +105,13 @@ def read_setting(name: str, plain: Any, pipeline: Pipeline) -> Setting:
     return Setting(name, job, math.sqrt(inputs / job.spec.optimizer.learning_rate))
 
 
-def facts(setting: Setting) -> dict[str, Any]:
+def facts(setting: Setting, pipeline: Pipeline) -> dict[str, Any]:
     spec = setting.job.spec
     return {
         "unit": setting.unit,
+        "arch": spec.arch.name,
+        "precision": spec.precision,
+        "images": pipeline.data(spec).facts["train_images"],
         "eta": spec.optimizer.learning_rate,
         "batch": spec.optimizer.batch_size,
         "widths": list(spec.arch.widths),

@@ -82,7 +82,7 @@ def test_figure_and_table_name_losses_phases_and_numbers(tmp_path: Path) -> None
     assert all(f"paper: {name}" in title for name, title in zip(fig3.PAPER.values(), titles, strict=True))
     assert "clamped loss: catapult 2\nexact loss: catapult 2" in titles[2]
     text = " ".join((tmp_path / "fig3.md").read_text().split())
-    assert "| exact loss | 1 | 280.2 | catapult | catapult 2 | 2 | 1.22 | 0.26 | 12.6 | 1.00 | 80.0 |" in text
+    assert "| exact loss | 1 | 280.2 | catapult | catapult 2 | 2 | 1.217 | 0.261 | 12.6 | 1.00 | 80.0 |" in text
 
 
 def test_rows_without_a_history_are_named() -> None:

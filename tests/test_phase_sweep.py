@@ -21,6 +21,10 @@ SWEEP = [
 ]  # fmt: skip
 
 
+RELU = {"arch": "fc", "loss": "exact", "widths": [8]}
+LINEAR = {**RELU, "arch": "linear"}
+
+
 def test_the_bracket_is_between_the_last_run_before_the_first_onset_and_that_one() -> None:
     names = {0.1: "decoupled", 0.3: "decay", 1.0: "catapult", 2.0: "decay", 3.0: "divergent"}
     assert phases.bracket(names) == (0.3, 1.0)
@@ -33,8 +37,8 @@ def test_the_bracket_is_between_the_last_run_before_the_first_onset_and_that_one
 )
 def test_n14_is_judged_by_the_square_of_the_bracket(onset: tuple[float, float], verdict: str) -> None:
     runs = {0.01: "decoupled", onset[0]: "decay", onset[1]: "catapult", 4.0: "divergent"}
-    n14, constant = phases.judge({"one": {0: runs}, "other": {0: runs}})
-    assert n14.verdict == verdict
+    n14, beyond, constant = phases.judge({"one": {0: runs}, "other": {0: runs}}, {"one": LINEAR, "other": RELU})
+    assert [len(v.numbers) for v in (n14, beyond)] == [1, 1] and n14.verdict == beyond.verdict == verdict
     assert constant.verdict == "reproduced"
 
 
@@ -42,8 +46,34 @@ def test_another_onset_contradicts_the_constant_and_none_decides_nothing() -> No
     def runs(onset: float) -> phases.Phases:
         return {0.01: "decay", onset: "decay", 1.01 * onset: "catapult"}
 
-    assert phases.judge({"one": {0: runs(1.0)}, "other": {0: runs(2.0)}})[1].verdict == "contradicted"
-    assert phases.judge({"one": {0: runs(1.0)}, "other": {0: {0.1: "decay"}}})[1].verdict == "inconclusive"
+    def verdict(*onsets: float) -> str:
+        found = {str(onset): {0: runs(onset) if onset else {0.1: "decay"}} for onset in onsets}
+        return phases.judge(found, dict.fromkeys(found, RELU))[-1].verdict
+
+    assert verdict(1.0, 2.0) == "contradicted"
+    assert verdict(1.0, 0.0) == "inconclusive"
+    assert (verdict(1.0, 1.3), verdict(1.0, 1.3, 0.75)) == ("reproduced", "contradicted")  # each is near the first
+
+
+@pytest.mark.parametrize(
+    ("exact", "clamped", "verdict"),
+    [(1.2, 4.0, "reproduced"), (1.2, None, "reproduced"), (1.2, 1.4, "contradicted"), (3.0, 4.0, "contradicted")],
+)
+def test_reading_2_explains_the_catapult_where_the_losses_diverge_apart(
+    exact: float, clamped: float | None, verdict: str
+) -> None:
+    def runs(divergence: float | None) -> dict[int, phases.Phases]:
+        end = {divergence: "divergent"} if divergence else {}
+        return {0: {0.1: "decay", 1.0: "catapult", 1.9: "catapult"} | end}
+
+    settings = {
+        "exact": RELU,
+        "clamped": {**RELU, "loss": "clamped"},
+        "wide": {**RELU, "loss": "clamped", "widths": [9]},
+    }
+    found = {"exact": runs(exact), "clamped": runs(clamped), "wide": runs(1.0)}
+    last = phases.judge(found, settings)[-1]
+    assert (last.claim, last.verdict, len(last.numbers)) == ("reading 2", verdict, 1)
 
 
 def test_a_sweep_brackets_each_onset_and_goes_on_from_the_store(
@@ -60,7 +90,7 @@ def test_a_sweep_brackets_each_onset_and_goes_on_from_the_store(
     assert "12 found" in capsys.readouterr().out
     verdicts = json.loads((tmp_path / "phases" / "verdicts.json").read_text())
     assert "half rate: σ_cat is" in verdicts[1]["numbers"][0]["comparison"]
-    assert [v.claim for v in redraw(tmp_path / "phases")] == ["N14", "η σ_ε² = const"]
+    assert [v.claim for v in redraw(tmp_path / "phases")] == ["N14, beyond linear networks", "η σ_ε² = const"]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from noise_reg.artefacts.rows import Rows
 from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED
 from noise_reg.artefacts.verdicts import Part, Verdict, note_of
 from noise_reg.errors import UserError
-from noise_reg.theory.phases import LOST, PHASES, RISE, Phase, phase_of
+from noise_reg.theory.phases import NAMING, PHASES, Phase, phase_of
 
 SOURCE = "Noise Injection Node Regularization for Robust Learning, Fig. 3"
 UNIT = 785 / 0.01  # d_in / eta of the paper's network
@@ -41,10 +41,8 @@ QUANTITIES = {  # column: label, colour, marker
 PEAK = (r"peak of $|W_{\mathrm{NI}}|$ within epoch 1", "#0072B2", "^")
 NORM, LOSS = (0.03, 100.0), (0.2, 5e4)
 RULE = (
-    f"The phase of every run from its history alone. Divergent: a loss that is not finite, or a last training loss no lower "
-    f"than that of the first mini-batch; catapult: else, |W_NI| first rose by more than {100 * RISE:.0f} %; decay: else, it lost "
-    f"more than {100 * LOST:.0f} %; decoupled: else. Reproduced if at each of the paper's four σ_ε every run has the paper's "
-    "phase, contradicted if at one of them none has, else inconclusive."
+    f"The phase of every run from its history alone. {NAMING} Reproduced if at each of the paper's four σ_ε every run has the "
+    "paper's phase, contradicted if at one of them none has, else inconclusive."
 )
 
 
@@ -234,6 +232,11 @@ def dress(axes: Any, last: int) -> None:
         axis.set_ylim(0, 100)
 
 
+def has_node(course: Course) -> bool:
+    """Whether |W_NI| was watched: at sigma_epsilon = 0 no node is trained."""
+    return course.strength > 0
+
+
 def legend(found: Sequence[Course]) -> list[Line2D]:
     handles = [
         Line2D([], [], color=colour, marker=marker or None, ms=4, lw=1.4, label=label)
@@ -259,8 +262,8 @@ def as_markdown(found: Sequence[Course], context: Mapping[str, Any], verdicts: S
                 PAPER.get(strength, "–"),
                 tally([course.phase.name for course in of]),
                 str(len(of)),
-                extent([course.phase.peak for course in of], "{:.2f}"),
-                extent([course.phase.last for course in of], "{:.2f}"),
+                extent([course.phase.peak for course in of if has_node(course)], "{:.3f}"),
+                extent([course.phase.last for course in of if has_node(course)], "{:.3f}"),
                 extent([course.history["train_loss"].iloc[0] for course in of], "{:.1f}"),
                 extent([course.history["train_loss"].iloc[-1] for course in of], "{:.2f}"),
                 extent([100 * course.history["test_accuracy"].iloc[-1] for course in of], "{:.1f}"),

@@ -18,7 +18,7 @@ from noise_reg.artefacts.rows import Rows
 from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED, combine
 from noise_reg.artefacts.verdicts import Part, Verdict
 from noise_reg.errors import UserError
-from noise_reg.theory.phases import CATAPULT, DIVERGENT, PHASES, phase_of
+from noise_reg.theory.phases import CATAPULT, DIVERGENT, NAMING, PHASES, phase_of
 
 SOURCE = "Noise Injection Node Regularization for Robust Learning, section 2.2 and appendix B"
 MARKS = {  # phase: colour, marker, filled
@@ -33,9 +33,16 @@ N14_RULE = (
     f"η σ_cat²/d_in from each onset's bracket. Reproduced if the bracket lies within {PREDICTED / FACTOR:g} to "
     f"{PREDICTED * FACTOR:g} (a factor of two around the linear network's 2), contradicted if wholly outside, else inconclusive."
 )
+BEYOND = "N14, beyond linear networks"
 CONST_RULE = (
-    f"The onset σ_cat in sqrt(d_in/η) against the first setting's. Reproduced if the ratio of the two lies within 1/{ALIKE:g} to "
-    f"{ALIKE:g} for all ends of the brackets, contradicted if for none, else inconclusive."
+    f"The onset σ_cat in sqrt(d_in/η) against the first setting's, and the largest onset against the smallest. Reproduced if the "
+    f"ratio lies within 1/{ALIKE:g} to {ALIKE:g} for all ends of the brackets, contradicted if for none, else inconclusive."
+)
+PAPER_CATAPULT = 3.4  # sigma_epsilon^2 of Fig. 2a's catapult in d_in / eta
+CLAMP_RULE = (
+    f"Where divergence begins with the exact loss and with the clamped one, as σ_ε²/(d_in/η), seed by seed, against {PAPER_CATAPULT:g}, "
+    "Fig. 2's catapult. Reproduced if with the exact loss it begins below, and with the clamped loss beyond (or nowhere on the "
+    "grid), in every seed; contradicted if not in any; else inconclusive."
 )
 Phases = dict[float, str]
 Bracket = tuple[float | None, float | None]
@@ -52,7 +59,7 @@ def bracket(phases: Mapping[float, str], names: Sequence[str] = (CATAPULT, DIVER
 def draw(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
     """phases.png, .svg, .md under `out`, and the verdicts."""
     found = by_setting(rows, context["settings"])
-    verdicts = judge(found)
+    verdicts = judge(found, context["settings"])
     save_figure(out, "phases", figure(found, context))
     save_text(out, "phases.md", as_markdown(found, context, verdicts))
     return verdicts
@@ -78,31 +85,71 @@ def brackets(seeds: Mapping[int, Phases]) -> list[tuple[float, float]]:
     return [(low, high) for low, high in both if low is not None and high is not None]
 
 
-def judge(found: Mapping[str, dict[int, Phases]]) -> list[Verdict]:
+def judge(found: Mapping[str, dict[int, Phases]], settings: Mapping[str, Any]) -> list[Verdict]:
     ends = {name: [s for pair in brackets(seeds) for s in pair] for name, seeds in found.items()}
     first = next(iter(found))
-    predicted, constant = [], []
+    predicted: dict[bool, list[Part]] = {True: [], False: []}  # by whether the network is linear
+    constant = []
     for name, strengths in ends.items():
         inside = [PREDICTED / FACTOR <= s**2 <= PREDICTED * FACTOR for s in strengths]
         squares = (
-            f"η σ_cat²/d_in between {min(strengths) ** 2:.2f} and {max(strengths) ** 2:.2f}"
+            f"η σ_cat²/d_in between {min(strengths) ** 2:.3f} and {max(strengths) ** 2:.3f}"
             if strengths
             else "no onset found"
         )
-        predicted.append(part(name, squares, inside, len(found[name])))
+        predicted[settings[name]["arch"] == "linear"].append(part(name, squares, inside, len(found[name])))
         if name != first:
             ratios = [s / t for s in strengths for t in ends[first]]
             inside = [1 / ALIKE <= ratio <= ALIKE for ratio in ratios]
             text = (
-                f"σ_cat is {min(ratios):.2f} to {max(ratios):.2f} times that of '{first}'"
+                f"σ_cat is {min(ratios):.3f} to {max(ratios):.3f} times that of '{first}'"
                 if ratios
                 else "no onset found"
             )
             constant.append(part(name, text, inside, len(found[name])))
-    return [
-        Verdict("N14", "σ_cat² ~ 2 d_in/η (derived for a linear network).", combine([p.verdict for p in predicted]), tuple(predicted), N14_RULE),
-        Verdict("η σ_ε² = const", "η σ_cat² does not depend on rate, batch, depth or width.", combine([p.verdict for p in constant]), tuple(constant), CONST_RULE),
+    there = [strengths for strengths in ends.values() if strengths]
+    if len(there) > 1:
+        largest = max(max(strengths) for strengths in there) / min(min(strengths) for strengths in there)
+        constant.append(
+            part("largest and smallest", f"{largest:.2f} times apart", [largest <= ALIKE], len(found[first]))
+        )
+    verdicts = [
+        ("N14", "σ_cat² ~ 2 d_in/η in a linear network.", predicted[True], N14_RULE),
+        (BEYOND, "σ_cat² ~ 2 d_in/η in networks with ReLU too.", predicted[False], N14_RULE),
+        ("η σ_ε² = const", "η σ_cat² does not depend on rate, batch, depth or width.", constant, CONST_RULE),
+        ("reading 2", "Fig. 2's catapult σ_ε lies where the exact loss diverges and the clamped one does not.", clamped(found, settings), CLAMP_RULE),
     ]  # fmt: skip
+    return [
+        Verdict(claim, words, combine([p.verdict for p in of]), tuple(of), rule)
+        for claim, words, of, rule in verdicts
+        if of
+    ]
+
+
+def clamped(found: Mapping[str, dict[int, Phases]], settings: Mapping[str, Any]) -> list[Part]:
+    """Reading 2's explanation, from two settings that differ in their loss alone; none without such a pair."""
+
+    def but_loss(name: str) -> dict[str, Any]:
+        return {key: value for key, value in settings[name].items() if key != "loss"}
+
+    parts = []
+    for exact in found:
+        for other in found:
+            if (settings[exact]["loss"], settings[other]["loss"]) != ("exact", "clamped") or but_loss(
+                exact
+            ) != but_loss(other):
+                continue
+            seeds, inside, told = sorted(found[exact].keys() & found[other]), [], []
+            for seed in seeds:
+                (_, first), (last, beyond) = (bracket(found[name][seed], [DIVERGENT]) for name in (exact, other))
+                diverges = first is not None and first**2 <= PAPER_CATAPULT
+                survives = beyond is None or (last is not None and last**2 >= PAPER_CATAPULT)
+                inside.append(diverges and survives)
+                told.append(
+                    f"from {'nowhere' if first is None else f'{first**2:.2f}'} and {'nowhere' if beyond is None else f'{beyond**2:.2f}'} on"
+                )
+            parts.append(part(f"{exact} and {other}", "; ".join(dict.fromkeys(told)), inside, len(seeds)))
+    return parts
 
 
 def part(setting: str, text: str, inside: Sequence[bool], seeds: int) -> Part:
@@ -117,13 +164,14 @@ def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -
     lanes = [(name, seed) for name, seeds in found.items() for seed in sorted(seeds)]
     head = Head(
         f"Phases of a noise injection node against its noise: {dataset_name(context['dataset'])}",
-        "Every mark is one run, its phase named from its history; the onset is bracketed by bisection. "
+        f"Every mark is one run ({length(context['settings'])}), its phase named from that history: 'divergent' is also one that has "
+        "not recovered by its end. The onset is bracketed by bisection. "
         f"First row: {describe(next(iter(context['settings'].values())))}; the others change what they "
         f"name. {seeds_text(int(context['seeds']))}.",
         str(context["below_paper_scale"]),
     )
     width, left = 10.0, 2.3
-    top, height = head.height(width) + 0.45, 0.42 * len(lanes) + 0.3
+    top, height = head.height(width) + 0.65, 0.42 * len(lanes) + 0.3
     total = top + height + 0.7
     made = Figure(figsize=(width, total))
     axis = made.add_axes((left / width, 0.7 / total, 1 - (left + 0.25) / width, height / total))
@@ -147,10 +195,14 @@ def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -
         Line2D([], [], ls="", marker=marker, ms=6, color=colour, mfc=colour if filled else "none", label=phase)
         for phase, (colour, marker, filled) in MARKS.items()
     ]
-    handles.append(Line2D([], [], ls="", marker="|", ms=14, mew=1.6, color="#333333", label="onset of the catapult"))
+    handles.append(
+        Line2D(
+            [], [], ls="", marker="|", ms=14, mew=1.6, color="#333333", label="onset: first catapult or divergent run"
+        )
+    )
     handles.append(Line2D([], [], color="#009E73", ls="--", lw=1.2, label=r"linear network: $\sqrt{2}$"))
     made.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.1 / width, 1 - (top - 0.42) / total), ncol=6, frameon=False,
+        handles=handles, loc="upper left", bbox_to_anchor=(0.1 / width, 1 - (top - 0.62) / total), ncol=3, frameon=False,
         fontsize=9, columnspacing=1.4,
     )  # fmt: skip
     return made
@@ -162,12 +214,22 @@ def seeds_text(seeds: int) -> str:
 
 def span_text(pair: Bracket, power: int = 1) -> str:
     low, high = pair
-    return "–" if low is None or high is None else f"{low**power:.2f} to {high**power:.2f}"
+    return "–" if low is None or high is None else f"{low**power:.3f} to {high**power:.3f}"
 
 
 def describe(facts: Mapping[str, Any]) -> str:
     widths = "-".join(str(w) for w in facts["widths"])
-    return f"FC {widths}, η = {facts['eta']:g}, B = {facts['batch']}, {facts['loss']} loss, {facts['epochs']} epochs"
+    kind = "linear" if facts["arch"] == "linear" else "FC"
+    epochs = f"{facts['epochs']} epoch{'s' if facts['epochs'] > 1 else ''}"
+    return f"{kind} {widths}, η = {facts['eta']:g}, B = {facts['batch']}, {facts['loss']} loss, {epochs}"
+
+
+def length(settings: Mapping[str, Any]) -> str:
+    """'36 000 training images, bf16, 180 steps a run'."""
+    steps = sorted({of["images"] // of["batch"] * of["epochs"] for of in settings.values()})
+    images = ", ".join(f"{n:,}".replace(",", " ") for n in sorted({of["images"] for of in settings.values()}))
+    precisions = ", ".join(sorted({of["precision"] for of in settings.values()}))
+    return f"{images} training images, {precisions}, {steps[0] if len(steps) == 1 else f'{steps[0]} to {steps[-1]}'} steps a run"
 
 
 def as_markdown(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
@@ -190,7 +252,7 @@ def as_markdown(found: Mapping[str, dict[int, Phases]], context: Mapping[str, An
         "phases",
         "σ_cat / sqrt(d_in/η)",
         "η σ_cat²/d_in",
-        "first divergence / sqrt(d_in/η)",
+        "divergence from / sqrt(d_in/η)",
     ]
     lines = []
     for verdict in verdicts:
@@ -199,7 +261,8 @@ def as_markdown(found: Mapping[str, dict[int, Phases]], context: Mapping[str, An
     rules = "\n".join(f"- {verdict.claim}: {verdict.rule}" for verdict in verdicts)
     return markdown.document(
         "# Phases of the noise injection node", f"{dataset_name(context['dataset'])}; σ_cat between the last run before the "
-        "catapult's onset and the first beyond it; the first divergence lies between two runs of the grid.",
+        "catapult's onset and the first beyond it; divergence begins between two runs of the grid. "
+        f"{length(context['settings'])}: fewer than Fig. 3's, so that a run still recovering at its end counts as divergent. A run's phase: {NAMING}",
         markdown.scale_note(context),
         markdown.table(header, body), "\n".join(lines), "Rules:", rules,
     )  # fmt: skip

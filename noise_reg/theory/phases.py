@@ -22,6 +22,10 @@ from noise_reg.errors import UserError
 RISE, LOST = 0.05, 0.05
 DECOUPLED, DECAY, CATAPULT, DIVERGENT = PHASES = ("decoupled", "decay", "catapult", "divergent")
 NEEDED = ("epoch", "train_loss")
+NAMING = (
+    f"Divergent: a loss that is not finite, or a last training loss no lower than that of the first mini-batch; catapult: else, "
+    f"|W_NI| first rose by more than {100 * RISE:.0f} %; decay: else, it lost more than {100 * LOST:.0f} %; decoupled: else."
+)
 
 
 @dataclass(frozen=True)
