@@ -93,14 +93,14 @@ class CertificateSpec:
 
     def stored(self) -> list[Stored]:
         settings = dataclasses.asdict(self)
-        kinds = ("clean", "fgsm", "foolbox_fgsm", "pgd", "art_pgd", "autoattack")
+        kinds = ("clean", "fgsm", "foolbox_fgsm", "pgd", "art_pgd", "pgd_stable", "autoattack")
         return [(name, settings, name) for name in (f"certificate_{kind}" for kind in kinds)]
 
-    def attack(self, *, fgsm: bool) -> AttackSpec:
+    def attack(self, *, fgsm: bool, loss: str = "exact") -> AttackSpec:
         """Ours, with the same settings."""
         grid = (0.0, self.delta, self.large)
         steps, step = (1, 1.0) if fgsm else (self.steps, self.step)
-        return AttackSpec(grid, "pixel", True, "exact", steps, step, True, False, self.images, self.seed)
+        return AttackSpec(grid, "pixel", True, loss, steps, step, True, False, self.images, self.seed)
 
     def passes(self, images: int) -> float:
         """Forward passes over the `images` test images: AutoAttack makes some ten thousand of what is still right."""

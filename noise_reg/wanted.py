@@ -69,12 +69,20 @@ def scale_of(panel: str) -> str:
 
 
 def evaluations_of(cfg: DictConfig, panel: str) -> tuple[EvaluationSpec, ...]:
-    """What the artefact evaluates; a preset may attack fewer images of a panel."""
+    """What the artefact evaluates; a preset may attack fewer images of a panel (`attack_images`, a number or one an attack), and
+    leave its certificate out (`certificate: false`)."""
     found = read_evaluations(cfg, cfg.artefact.get("evaluations", ["corruption"]))
-    images = cfg.preset.panels[scale_of(panel)].get("attack_images")
-    if images is None:
-        return found
-    return tuple(dataclasses.replace(s, images=int(images)) if isinstance(s, AttackSpec) else s for s in found)
+    scale = cfg.preset.panels[scale_of(panel)]
+    images = scale.get("attack_images", {})
+
+    def at_scale(settings: EvaluationSpec) -> EvaluationSpec:
+        if not isinstance(settings, AttackSpec):
+            return settings
+        count = images if isinstance(images, int) else images.get(settings.label, settings.images)
+        return dataclasses.replace(settings, images=int(count))
+
+    kept = [s for s in found if scale.get("certificate", True) or not isinstance(s, CertificateSpec)]
+    return tuple(at_scale(settings) for settings in kept)
 
 
 def of_all(evaluations: Sequence[EvaluationSpec]) -> tuple[EvaluationSpec, ...]:

@@ -52,7 +52,7 @@ def certificate(rows: Rows, autoattack: float = 0.3, foolbox: float = 0.4) -> Ro
     ]
     for kind, level in (("fgsm", 0.4), ("pgd", 0.32)):
         values += [(kind, 0.0, 0.9), (kind, 0.03, level), (kind, 0.3, 0.1)]
-    values += [("art_pgd", 0.03, 0.31), ("art_pgd", 0.3, 0.1)]
+    values += [("art_pgd", 0.03, 0.31), ("art_pgd", 0.3, 0.1), ("pgd_stable", 0.03, 0.315)]
     more = [(key, f"certificate_{kind}", delta, value) for kind, delta, value in values]
     return Rows(rows.runs, pd.concat([rows.evaluations, pd.DataFrame(more, columns=rows.evaluations.columns)]))
 
@@ -82,7 +82,8 @@ def test_tables_name_settings_units_hidden_gradients_and_the_certificate(tmp_pat
         "20 steps of 0.125 δ" in text and "500 images" in text and "δ = 0.01 is 0.080 of the standardised image" in text
     )
     assert "| FC | Dropout | 40.0 (40.0 to 40.0) | 60.0 (60.0 to 60.0) | 4 |" in text
-    assert "| FC | no regulariser | 0 | 90.0 | 40.0 | 40.0 | 32.0 | 31.0 | 30.0 | 10.0 | holds |" in text
+    assert "| FC | no regulariser | 0 | 90.0 | 40.0 | 40.0 | 32.0 | 31.0 | 31.5 | 30.0 | 10.0 | holds |" in text
+    assert "| FC | Dropout | – |" in text and "| none: no run that learned |" in text
     table = pd.read_csv(tmp_path / "fig6-pgd.csv")
     assert table["delta_standardized"].tolist() == pytest.approx((table["delta_pixel"] / 0.125).tolist(), rel=1e-5)
 
@@ -93,8 +94,13 @@ def test_tables_name_settings_units_hidden_gradients_and_the_certificate(tmp_pat
     [({"autoattack": 0.2}, "masked"), ({"foolbox": 0.41}, "FGSM 1 points from foolbox's")],
 )
 def test_a_certificate_that_does_not_hold_says_why(changes: dict[str, float], fault: str, tmp_path: Path) -> None:
-    REGISTRY["fig6"].build(certificate(attacked("pgd", UNDER_ATTACK), **changes), CONTEXT_6, tmp_path)
+    rows = certificate(attacked("pgd", UNDER_ATTACK), **changes)
+    REGISTRY["fig6"].build(rows, CONTEXT_6, tmp_path)
     assert fault in (tmp_path / "fig6-pgd.md").read_text()
+    told = (
+        "masked, by more than 5 points: FC, no regulariser." if fault == "masked" else "within 5 points of PGD for all."
+    )
+    assert fig6.masking(rows) == [f"AutoAttack at δ = 0.03 on one replica of each of 1 methods and networks: {told}"]
 
 
 def test_rows_without_an_attack_are_named(tmp_path: Path) -> None:

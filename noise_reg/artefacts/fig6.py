@@ -65,7 +65,7 @@ def draw(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
     for name in there:
         found = lines(rows, name)
         one = judge(name, found, note)
-        save_figure(out, f"fig6-{name}", figure(name, found, context))
+        save_figure(out, f"fig6-{name}", figure(name, rows, found, context))
         save_text(out, f"fig6-{name}.csv", as_csv(found, "delta_pixel", standardized_units(context)))
         save_text(out, f"fig6-{name}.md", as_markdown(name, rows, found, context, one))
         verdicts.append(one)
@@ -103,7 +103,7 @@ def settings_of(name: str, context: Mapping[str, Any], arch: str) -> Mapping[str
     return found
 
 
-def figure(name: str, found: Sequence[Line], context: Mapping[str, Any]) -> Any:
+def figure(name: str, rows: Rows, found: Sequence[Line], context: Mapping[str, Any]) -> Any:
     """One panel an architecture, up to `DRAWN`."""
     panels = []
     for arch in archs(found):
@@ -116,7 +116,7 @@ def figure(name: str, found: Sequence[Line], context: Mapping[str, Any]) -> Any:
         f"Preset {context['preset']}.",
         context["below_paper_scale"],
     )
-    words = Words(head, r"$\delta$ (pixels from 0 to 1)", "", fates(found))
+    words = Words(head, r"$\delta$ (pixels from 0 to 1)", "", [*fates(found), *masking(rows)])
     return accuracy_figure(panels, words, spread_of(context))
 
 
@@ -144,7 +144,8 @@ def as_markdown(name: str, rows: Rows, found: Sequence[Line], context: Mapping[s
     )
     caption = (
         f"{how(name, context, archs(found)[0])}. δ in pixels from 0 to 1.{units} Accuracy in %, mean ± {SPREADS[spread]}; n = "
-        f"runs with a finite accuracy. Preset {context['preset']}. The paper shows a picture only, and gives neither loss nor steps."
+        f"runs with a finite accuracy. Attacked in fp32, whatever a run was trained in. Preset {context['preset']}. The paper "
+        "shows a picture only, and gives neither loss nor steps."
     )
     blocks = [
         f"# Test accuracy under attack: {ATTACKS[name][0]}",
@@ -154,27 +155,27 @@ def as_markdown(name: str, rows: Rows, found: Sequence[Line], context: Mapping[s
     for arch in archs(found):
         of = of_arch(found, arch)
         blocks += [f"## {panel_title(arch, of)}, {images(name, context, arch)}", accuracy_table(of, spread, "δ")]
-    blocks += ["## Hidden gradients", MASKED, masked_table(rows, name)]
+    shown = masked_table(rows, name)
+    blocks += ["## Hidden gradients", MASKED + (ROUNDED if "rounded" in shown else ""), shown]
     blocks += certificate_blocks(rows, context)
     return markdown.document(*blocks, "## Claim", claims_table([verdict]), claim_block(verdict))
 
 
 def certificate_blocks(rows: Rows, context: Mapping[str, Any]) -> list[str]:
     """What independent libraries found on one replica of each method; nothing if they were not asked."""
-    found = rows.evaluations[rows.evaluations["evaluation"].str.startswith("certificate_")]
-    if found.empty:
+    found = certificates(rows)
+    if not found:
         return []
     runs = rows.runs.set_index("key")
     body = []
     for line in lines(rows):
-        for key in line.runs["key"]:
-            of = found[found["key"] == key]
-            if len(of):
-                values = {
-                    (str(e)[12:], float(s)): float(a)
-                    for e, s, a in zip(of["evaluation"], of["strength"], of["accuracy"], strict=True)
-                }
-                body.append([arch_name(line.arch), line.label, str(runs.loc[key, "seed"]), *certificate_cells(values)])
+        if line.arch not in {of.arch for of, _, _ in found}:
+            continue
+        of = [(key, values) for one, key, values in found if one.arch == line.arch and one.label == line.label]
+        cells = [[str(runs.loc[key, "seed"]), *certificate_cells(values)] for key, values in of]
+        body += [
+            [arch_name(line.arch), line.label, *row] for row in cells or [[*["–"] * 9, "none: no run that learned"]]
+        ]
     settings = settings_of("certificate_autoattack", context, archs(lines(rows))[0])
     count, delta, large = (settings.get(name, "?") for name in ("images", "delta", "large"))
     header = [
@@ -186,12 +187,52 @@ def certificate_blocks(rows: Rows, context: Mapping[str, Any]) -> list[str]:
         "FGSM, foolbox",
         "PGD, ours",
         "PGD, ART",
+        "PGD, unrounded",
         "AutoAttack",
         f"PGD at {large}",
         "certificate",
     ]
     words = f"One replica a method, the first {count} test images, accuracy in % at δ = {delta} (FGSM and PGD: and at {large})."
     return ["## Certificate", f"{words} {CERTIFICATE_RULE}", markdown.table(header, body)]
+
+
+def certificates(rows: Rows) -> list[tuple[Line, str, dict[tuple[str, float], float]]]:
+    """Of each certified replica: its line, its key, and the accuracy by library and delta."""
+    table = rows.evaluations[rows.evaluations["evaluation"].str.startswith("certificate_")]
+    found = []
+    for line in lines(rows):
+        for key in line.runs["key"]:
+            of = table[table["key"] == key]
+            if len(of):
+                columns = (of["evaluation"].str.removeprefix("certificate_"), of["strength"], of["accuracy"])
+                found.append((line, str(key), {(str(e), float(s)): float(a) for e, s, a in zip(*columns, strict=True)}))
+    return found
+
+
+def masking(rows: Rows) -> list[str]:
+    """A note on where AutoAttack shows that accuracy under PGD is not robustness, if it was asked."""
+    found = certificates(rows)
+    if not found:
+        return []
+    delta = certified_at(found[0][2])[0]
+    words = f"AutoAttack at δ = {delta:g} on one replica of each of {len(found)} methods and networks"
+    masked = [f"{arch_name(line.arch)}, {line.label}" for line, _, values in found if is_masked(values, delta)]
+    told = (
+        f"masked, by more than {100 * MASKED_BY:g} points: {', '.join(masked)}"
+        if masked
+        else f"within {100 * MASKED_BY:g} points of PGD for all"
+    )
+    return [f"{words}: {told}."]
+
+
+def certified_at(values: Mapping[tuple[str, float], float]) -> tuple[float, float]:
+    """The two deltas of a certificate, where the libraries are compared and where accuracy must be at chance."""
+    delta, large = sorted(strength for kind, strength in values if kind == "foolbox_fgsm")
+    return delta, large
+
+
+def is_masked(values: Mapping[tuple[str, float], float], delta: float) -> bool:
+    return values["pgd", delta] - values["autoattack", delta] > MASKED_BY
 
 
 CERTIFICATE_RULE = (
@@ -203,11 +244,11 @@ MASKED_BY = 0.05
 
 
 def certificate_cells(values: Mapping[tuple[str, float], float]) -> list[str]:
-    """The numbers of one replica and what they certify. Keys: library and delta; the two largest deltas are in all."""
-    delta, large = sorted(strength for kind, strength in values if kind == "foolbox_fgsm")
+    """The numbers of one replica and what they certify. Keys: library and delta."""
+    delta, large = certified_at(values)
     names = [
         ("clean", 0.0),
-        *((kind, delta) for kind in ("fgsm", "foolbox_fgsm", "pgd", "art_pgd", "autoattack")),
+        *((kind, delta) for kind in ("fgsm", "foolbox_fgsm", "pgd", "art_pgd", "pgd_stable", "autoattack")),
         ("pgd", large),
     ]
     faults = []
@@ -220,15 +261,18 @@ def certificate_cells(values: Mapping[tuple[str, float], float]) -> list[str]:
         faults.append("PGD above FGSM")
     if values["pgd", large] > 0.1:
         faults.append("above chance at the large δ")
-    if values["pgd", delta] - values["autoattack", delta] > MASKED_BY:
+    if is_masked(values, delta):
         faults.append("masked")
-    return [*(f"{100 * values[name]:.1f}" for name in names), "; ".join(faults) or "holds"]
+    return [*(f"{100 * values[name]:.1f}" if name in values else "–" for name in names), "; ".join(faults) or "holds"]
 
 
 MASKED = (
     "Share of test images, in %, mean over runs (lowest to highest), whose gradient is exactly 0 in every pixel: no attack that "
-    "climbs it can move them. *Rounded*: whose gradient lacks the true class's part, since its probability rounds to 1 in float32 "
-    "(a margin of 16.6): an attack that climbs it goes another way than the loss rises."
+    "climbs it can move them."
+)
+ROUNDED = (
+    " *Rounded*: whose gradient lacks the true class's part, since its probability rounds to 1 in float32 (a margin of 16.6): an "
+    "attack that climbs it goes another way than the loss rises."
 )
 
 
