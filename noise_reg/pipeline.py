@@ -287,6 +287,7 @@ class Pipeline:
     def evaluate(self, jobs: Sequence[Job]) -> None:
         """The evaluations of every completed run that lacks them."""
         lacking: dict[tuple[str, EvaluationSpec], list[RunSpec]] = {}
+        methods = {job.spec.key: job.method for job in jobs}
         for job in jobs:
             status = self.store.read_record(job.spec.key)["status"]
             if status != "completed":
@@ -306,11 +307,13 @@ class Pipeline:
                     try:
                         self.evaluate_stack(chunk, settings)
                     except SpecError as error:  # images of another shape, no validation images: the other runs go on
-                        unsuitable.append(describe_spec(chunk[0], self.methods.get(chunk[0].key, "")))
-                        self.say(f"not evaluated: {unsuitable[-1]} and {len(chunk) - 1} more: {error}")
+                        unsuitable.append(describe_spec(chunk[0], methods[chunk[0].key]))
+                        more = f" and {len(chunk) - 1} more" if len(chunk) > 1 else ""
+                        self.say(f"not evaluated: {unsuitable[-1]}{more}: {error}")
                     bar.update(len(chunk))
         if unsuitable:
-            raise UserError(f"{len(unsuitable)} stacks of runs were not evaluated, the first with {unsuitable[0]}")
+            stacks = "1 stack of runs was" if len(unsuitable) == 1 else f"{len(unsuitable)} stacks of runs were"
+            raise UserError(f"{stacks} not evaluated, the first with {unsuitable[0]}")
 
     def evaluate_stack(self, specs: Sequence[RunSpec], settings: EvaluationSpec) -> None:
         data = self.data_for(specs[0], settings)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from noise_reg.config import Job, read_evaluations, read_runtime
 from noise_reg.errors import UserError
+from noise_reg.evaluation_spec import EvaluationSpec
 from noise_reg.pipeline import Pipeline
 from noise_reg.spec import RunSpec, flatten, parse
 
@@ -37,7 +38,15 @@ def reevaluate(cfg: DictConfig) -> None:
         for key in keys
     ]
     pipeline.evaluate(jobs)
-    rows = pipeline.store.evaluations()
+    if jobs:
+        show(pipeline, jobs, evaluations)
+    if unknown:
+        raise UserError(f"{len(unknown)} of the runs asked for were not evaluated: {', '.join(unknown)}")
+
+
+def show(pipeline: Pipeline, jobs: Sequence[Job], evaluations: Sequence[EvaluationSpec]) -> None:
+    """Prints the mean accuracy of runs that differ in their seed alone."""
+    rows, keys = pipeline.store.evaluations(), [job.spec.key for job in jobs]
     alike = kinds(jobs)
     shown = rows[rows["key"].isin(keys)].merge(alike, left_on="key", right_index=True)
     for settings in evaluations:
@@ -47,8 +56,6 @@ def reevaluate(cfg: DictConfig) -> None:
         if len(table):
             table.insert(0, "runs", groups.count().unstack("strength").max(axis=1))
             print(f"{settings.label}, mean accuracy in %\n{table.round(1).reset_index().to_string(index=False)}")
-    if unknown:
-        raise UserError(f"{len(unknown)} of the runs asked for were not evaluated: {', '.join(unknown)}")
 
 
 def kinds(jobs: Sequence[Job]) -> pd.DataFrame:

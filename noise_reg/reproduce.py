@@ -199,7 +199,8 @@ def provenance(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline) ->
     evaluated = {
         panel: {s.label: dataclasses.asdict(s) for s in evaluations_of(cfg, panel)} for panel in cfg.artefact.panels
     }
-    return asked | run_provenance(wanted[0].job.spec, pipeline) | {"evaluations": evaluated}
+    laws = {w.reading: dataclasses.asdict(w.job.spec.distribution) for w in wanted}
+    return asked | run_provenance(wanted[0].job.spec, pipeline) | {"evaluations": evaluated, "distributions": laws}
 
 
 def run_provenance(spec: RunSpec, pipeline: Pipeline) -> dict[str, Any]:

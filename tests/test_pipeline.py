@@ -284,7 +284,7 @@ def test_runs_that_an_evaluation_does_not_fit_are_named_and_the_others_evaluated
     pipeline, _ = complete([*whole, *part])
     said: list[str] = []
     pipeline.say = said.append
-    with pytest.raises(UserError, match="1 stacks of runs were not evaluated, the first with digits fc none seed 0"):
+    with pytest.raises(UserError, match="1 stack of runs was not evaluated, the first with digits fc none seed 0"):
         pipeline.evaluate([dataclasses.replace(j, evaluations=(ValidationSpec(),)) for j in (*whole, *part)])
     assert "not evaluated" in said[0] and "train_fraction = 1.0: must be below 1" in said[0]
     assert pipeline.store.evaluation(part[0].spec.key, "validation", {}) is not None
@@ -298,6 +298,14 @@ def test_tf32_is_refused_before_any_work_where_there_is_no_gpu(tmp_path: Path) -
     ):
         Pipeline(wanted.runtime).complete([wanted], "test", [])
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_run_is_named_alone_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = f"store={tmp_path}", "wandb=disabled", "runs=[nosuch]"
+    message = "1 of the runs asked for were not evaluated: nosuch"
+    with composed("evaluate", *overrides) as cfg, pytest.raises(UserError, match=message):
+        reevaluate(cfg)
+    assert f"runs = nosuch: not in the store {tmp_path}, which holds 0 runs" in "".join(capsys.readouterr())
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(

@@ -47,6 +47,30 @@ def test_n11_follows_its_rule(variant: str, shift: float, only: str, verdict: st
     assert all((tmp_path / f"{part}.{ending}").exists() for ending in ("png", "svg", "md", "csv"))
 
 
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize(("shift", "verdict"), [(0.0, "reproduced"), (-30.0, "contradicted")])
+def test_n1_is_asked_again_of_each_optimiser(shift: float, verdict: str, tmp_path: Path) -> None:
+    clean, middle, large = AS_CLAIMED["in_ninr_catapult"]
+    levels = AS_CLAIMED | {"in_ninr_catapult": (clean, middle + shift, large + shift)}
+    rows = made_rows(levels, early_loss=None)
+    runs = rows.runs.assign(reading="Adam")
+    (found,) = REGISTRY["fig8"].build(Rows(runs, rows.evaluations), CONTEXT, tmp_path)
+    assert (found.claim, found.verdict) == ("N1, Adam", verdict)
+    assert "### N1, Adam: " in (tmp_path / "fig8-adam.md").read_text()
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_distribution_s_table_gives_its_law_its_draws_and_the_gaussian_beside(tmp_path: Path) -> None:
+    law = {"name": "double_gaussian", "width": 0.1, "weight": 0.75, "df": 0.0}
+    evaluations = {"fc_asymmetric": {"corruption": {"draws": 1}}}
+    context = CONTEXT | {"distributions": {"asymmetric double Gaussian": law}, "evaluations": evaluations}
+    REGISTRY["fig7"].build(both("asymmetric double Gaussian", -10.0), context, tmp_path)
+    text = " ".join((tmp_path / "fig7-asymmetric-double-gaussian.md").read_text().split())
+    assert "under Eq. 8, 1 draw of δ an image, nodes with asymmetric double Gaussian noise" in text
+    assert "peaks at ±σ_ε of standard deviation 0.1 σ_ε, the upper one with probability 0.75." in text
+    assert "| in-NINR (catapult), Gaussian |" in text and "| in-NINR (catapult), asymmetric double Gaussian |" in text
+
+
 def test_table_3_marks_what_is_inferred_and_keeps_eta_sigma_squared() -> None:
     table = " ".join(variants.table_3().split())
     assert (

@@ -19,6 +19,7 @@ from noise_reg.spec import CLASSES
 
 SAME_STRENGTH = 1e-6
 STUCK = 0.1  # a completed run whose last training accuracy is less than this above chance never learned
+AT_CHANCE = f"At chance: the last training accuracy lies below {100 * (1 / CLASSES + STUCK):.0f} %."
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.curves import SPREADS, half_band
-from noise_reg.artefacts.lines import Line, span
+from noise_reg.artefacts.lines import AT_CHANCE, Line, span
 from noise_reg.artefacts.methods import arch_name
 from noise_reg.artefacts.statistics import Summary
 from noise_reg.artefacts.verdicts import Verdict, interval_text, size_text
@@ -35,12 +36,15 @@ def panel_title(arch: str, of: Sequence[Line]) -> str:
 
 
 def fates(found: Sequence[Line]) -> list[str]:
-    """A note for every line of which some runs did not complete or learn."""
-    return [
-        f"{arch_name(line.arch)}, {line.label}: {line.account()}{drawn_without(line)}."
-        for line in found
-        if line.tally()
-    ]
+    """Notes on lines of which some runs did not complete or learn, those with the same fate together, and on what 'at chance' is."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for line in found:
+        if line.tally():
+            alike.setdefault((arch_name(line.arch), line.account() + drawn_without(line)), []).append(line.label)
+    limit = 80 * len({line.arch for line in found})  # characters under a panel
+    notes = [f"{arch}, {', '.join(labels)}: {words}." for (arch, words), labels in alike.items()]
+    wrapped = [row for note in notes for row in textwrap.wrap(note, limit)]
+    return [*wrapped, *([AT_CHANCE] if any(line.stuck for line in found) else [])]
 
 
 def drawn_without(line: Line) -> str:
@@ -72,7 +76,7 @@ def accuracy_table(of: Sequence[Line], spread: str, symbol: str) -> str:
         if (learned := line.learned()) is not line:
             words = f"{line.label}, without those at chance"
             body.append([words, str(len(learned.finite)), learned.account() or "–", *cells(learned, sigmas, spread)])
-    return markdown.table(header, body)
+    return markdown.table(header, body) + (f"\n\n{AT_CHANCE}" if any(line.stuck for line in of) else "")
 
 
 def cells(line: Line, sigmas: Sequence[float], spread: str) -> list[str]:

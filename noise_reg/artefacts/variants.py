@@ -16,6 +16,7 @@ from noise_reg.artefacts import markdown
 from noise_reg.artefacts.claims import (
     CATAPULT,
     DECAY,
+    N1_RULE,
     PAPER_ARCHS,
     PAPER_DATASET,
     Lines,
@@ -23,6 +24,7 @@ from noise_reg.artefacts.claims import (
     between,
     judged,
     made,
+    n1,
 )
 from noise_reg.artefacts.curves import SPREADS, Panel, Words, accuracy_figure
 from noise_reg.artefacts.folder import save_figure, save_text
@@ -50,6 +52,13 @@ TWO_PEAKS = (
     "double Gaussian",
     "asymmetric double Gaussian",
 )  # the paper's second distribution under either of its readings
+LAWS = {  # by the distribution's name, of epsilon as noise_reg/streams.py draws it
+    "uniform": "uniform on (−σ_ε, σ_ε), as printed, of variance σ_ε²/3",
+    "uniform_matched": "uniform on (−√3 σ_ε, √3 σ_ε), of variance σ_ε²",
+    "double_gaussian": "peaks at ±σ_ε of standard deviation {width:g} σ_ε, the upper one with probability {weight:g}",
+    "laplace": "Laplace's, of variance σ_ε²",
+    "student_t": "Student's t with {df:g} degrees of freedom, scaled to variance σ_ε²",
+}
 N11_RULE = (
     "Per run: the mean accuracy over σ_noise from 0.6 to 0.9; each NINR method with this distribution − with the Gaussian. "
     "Alike: reproduced if the interval lies within ±1 point, contradicted if wholly outside. Where the paper saw an effect (two "
@@ -63,17 +72,31 @@ def draw_fig7(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict
     verdicts = []
     for variant in variants("fig7", found):
         verdict = judge(variant, found, note)
-        draw_one("fig7", variant, found, context, out, f"{variant} noise", [verdict])
+        draw_one("fig7", variant, found, context, out, f"nodes with {variant} noise", [verdict])
         verdicts.append(verdict)
     return verdicts
 
 
 def draw_fig8(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
-    """fig8-<optimiser>.png, .svg, .md, .csv under `out`, Table 3 in each. The paper claims nothing that a rule could judge."""
-    found = lines(rows)
+    """fig8-<optimiser>.png, .svg, .md, .csv under `out`, Table 3 in each, and N1 for each optimiser."""
+    found, note = lines(rows), note_of(context, PAPER_DATASET, dataset_name(context["dataset"]))
+    verdicts = []
     for variant in variants("fig8", found):
-        draw_one("fig8", variant, found, context, out, variant, [], "## Table 3: σ_ε", TABLE_3, table_3())
-    return []
+        verdict = judge_optimizer(variant, found, note)
+        draw_one(
+            "fig8",
+            variant,
+            found,
+            context,
+            out,
+            f"trained with {variant}",
+            [verdict],
+            "## Table 3: σ_ε",
+            TABLE_3,
+            table_3(),
+        )
+        verdicts.append(verdict)
+    return verdicts
 
 
 def variants(name: str, found: Sequence[Line]) -> list[str]:
@@ -93,31 +116,80 @@ def draw_one(
     verdicts: Sequence[Verdict],
     *further: str,
 ) -> None:
-    """One variant's figure, table and verdicts."""
+    """One variant's figure, table and verdicts; thin beside its lines those of Fig. 2 itself, where they are there."""
     of = [line for line in found if line.reading == variant]
+    usual = [replace(line, reading="Gaussian") for line in found if not line.reading]
     part = f"{name}-{re.sub(r'[^a-z0-9]+', '-', variant.lower())}"
     title = f"Test accuracy under input corruption, {words}: {dataset_name(context['dataset'])}"
+    law = law_of(variant, context)
     panels = [
-        Panel(panel_title(arch, of_arch(of, arch)), [replace(x.learned(), reading="") for x in of_arch(of, arch)])
+        Panel(
+            panel_title(arch, of_arch(of, arch)),
+            [
+                *(replace(x.learned(), reading="") for x in of_arch(of, arch)),
+                *(x.learned() for x in of_arch(usual, arch)),
+            ],
+        )
         for arch in archs(of)
     ]
     spread, below = spread_of(context), context["below_paper_scale"]
-    under = f"Eq. 8, x → √(1 − σ²) x + σ δ. Line: mean over runs; band: {SPREADS[spread]}. Preset {context['preset']}."
+    under = (
+        f"Eq. 8, x → √(1 − σ²) x + σ δ{draws_of(context)}. Line: mean over runs; band: {SPREADS[spread]}"
+        f"{'; thin: Gaussian nodes' if usual else ''}. {law}Preset {context['preset']}."
+    )
     save_figure(
         out,
         part,
-        accuracy_figure(panels, Words(Head(title, under, below), r"$\sigma_\mathrm{noise}$", "", fates(of)), spread),
+        accuracy_figure(
+            panels,
+            Words(
+                Head(title, under, below),
+                r"$\sigma_\mathrm{noise}$",
+                "",
+                fates([*(replace(x, reading="") for x in of), *usual]),
+            ),
+            spread,
+        ),
     )
     save_text(out, f"{part}.csv", as_csv(of, "sigma_noise"))
     caption = (
-        f"Accuracy in % on {dataset_name(context['dataset'])} under Eq. 8, {words}; mean ± {SPREADS[spread]}; n = runs with a finite "
-        f"accuracy. Preset {context['preset']}. The paper shows a picture only (5 runs)."
+        f"Accuracy in % on {dataset_name(context['dataset'])} under Eq. 8{draws_of(context)}, {words}; mean ± {SPREADS[spread]}; n = "
+        f"runs with a finite accuracy. {law}Preset {context['preset']}. The paper shows a picture only (5 runs)."
     )
     blocks = [f"# {title}", caption, markdown.scale_note(context)]
     for arch in archs(of):
-        blocks += [f"## {panel_title(arch, of_arch(of, arch))}", accuracy_table(of_arch(of, arch), spread, "σ")]
+        blocks += [
+            f"## {panel_title(arch, of_arch(of, arch))}",
+            accuracy_table([*of_arch(of, arch), *of_arch(usual, arch)], spread, "σ"),
+        ]
     claims = ["## Claim", claims_table(verdicts), *(claim_block(v) for v in verdicts)] if verdicts else []
     save_text(out, f"{part}.md", markdown.document(*blocks, *further, *claims))
+
+
+def law_of(variant: str, context: Mapping[str, Any]) -> str:
+    """What ε of the nodes is drawn from, in a sentence; '' where it is the Gaussian or not known."""
+    settings = context.get("distributions", {}).get(variant, {"name": "gaussian"})
+    return f"Nodes' ε: {LAWS[settings['name']].format(**settings)}. " if settings["name"] in LAWS else ""
+
+
+def draws_of(context: Mapping[str, Any]) -> str:
+    """', 1 draw of δ an image', where the provenance says so."""
+    found = {of["corruption"]["draws"] for of in context.get("evaluations", {}).values() if "corruption" in of}
+    if len(found) != 1:
+        return ""
+    draws = found.pop()
+    return f", {draws} draw{'s' if draws > 1 else ''} of δ an image"
+
+
+def judge_optimizer(variant: str, found: Sequence[Line], note: str) -> Verdict:
+    """N1 asked again of the runs with another optimiser; the paper shows their curves without a claim in words."""
+    by_arch = {
+        arch: {line.method: line for line in found if line.arch == arch and line.reading == variant}
+        for arch in PAPER_ARCHS
+    }
+
+    statement = f"With {variant} too NINR is the most robust to Eq. 8 noise, in-NINR (catapult) best."
+    return judged(f"N1, {variant}", statement, N1_RULE, by_arch, n1, note)
 
 
 def judge(variant: str, found: Sequence[Line], note: str) -> Verdict:
@@ -151,7 +223,7 @@ def judge_apart(interval: Interval) -> str:
 
 
 TABLE_3 = (
-    "As printed, decay (catapult); below each the η σ_ε² that follows. The printed table leaves the fully connected full-NINR "
+    "As printed, decay (catapult); the last two columns are the η σ_ε² that follow. The printed table leaves the fully connected full-NINR "
     "empty: those two, marked *inferred*, come from the η σ_ε² that all other cells keep."
 )
 
