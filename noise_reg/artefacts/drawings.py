@@ -61,7 +61,7 @@ def perturbations(points: pd.DataFrame, grid: pd.DataFrame) -> Figure:
     Head("Kinds of perturbation", "Two moons; shade and line: the trained network's classes and boundary.", "").write(
         figure, 0.15
     )
-    axes = figure.add_axes((0.02, 0.09, 0.96, 0.79))
+    axes = figure.add_axes((0.02, 0.11, 0.96, 0.77))
     wide = grid.pivot(index="y", columns="x", values="probability")
     axes.contourf(wide.columns, wide.index, wide.to_numpy(), levels=[0, 0.5, 1], colors=["#f7e3c8", "#dbe7f3"])
     axes.contour(wide.columns, wide.index, wide.to_numpy(), levels=[0.5], colors=[INK], linewidths=1.6)
@@ -109,7 +109,8 @@ def perturbations(points: pd.DataFrame, grid: pd.DataFrame) -> Figure:
         yticks=[],
         aspect="equal",
     )
-    figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False, fontsize=8.5)
+    axes.plot([], [], color=GREEN, lw=1.8, label="the shift")
+    figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=3, frameon=False, fontsize=8.5)
     return figure
 
 
@@ -117,7 +118,8 @@ def topologies(layers: pd.DataFrame, mask: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(11.0, 5.4))
     Head(
         "A noise injection node in a fully connected network and in a CNN",
-        "Left: one of four inputs stands for many. Right: W_NI of a small CNN at initialisation, on an 8 × 8 digit.",
+        "Left: four units, or three at the end, stand for as many as the number above says. Right: W_NI of a small CNN at initialisation (violet "
+        f"positive, orange negative, up to {float(mask['w_ni'].abs().max()):.2g}), on an 8 × 8 digit with levels from 0 to 1.",
         "",
     ).write(figure, 0.15)
     dense = layers[layers["kind"] == "dense"].groupby("network", sort=False)
@@ -138,20 +140,20 @@ def topologies(layers: pd.DataFrame, mask: pd.DataFrame) -> Figure:
         ),
     ]
     for n, (values, colours, (low, high), words) in enumerate(shown):
-        axes = figure.add_axes((0.54 + 0.155 * n, 0.3, 0.135, 0.32))
+        axes = figure.add_axes((0.53 + 0.163 * n, 0.3, 0.12, 0.3))
         axes.imshow(values, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_title(words, fontsize=11)
         if n < 2:
             figure.text(
-                0.54 + 0.155 * n + 0.145,
-                0.46,
+                0.53 + 0.163 * n + 0.1415,
+                0.45,
                 r"$+\,\epsilon$" if n == 0 else "=",
                 fontsize=16,
                 ha="center",
                 va="center",
             )
-    figure.text(0.54, 0.2, "The sum enters the convolution; one ε for a whole image.", fontsize=9.5)
+    figure.text(0.53, 0.2, "The sum enters the convolution; one ε for a whole image.", fontsize=9.5)
     return figure
 
 

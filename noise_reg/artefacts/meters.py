@@ -83,7 +83,7 @@ def judge(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
             off = float(
                 ((small["r1"] + small["r2"] - small["added"]).abs() / (small["r1"].abs() + small["r2"].abs())).max()
             )
-            words = f"{network}, epoch {epoch}: R_1 + R_2 off by at most {100 * off:.2g} % at {len(small)} σ_ε"
+            words = f"{network}, epoch {epoch}: R_1 + R_2 off by at most {100 * off:.2g} % at the {len(small)} smallest σ_ε tried"
             agreement.append(plain("FC", words, REPRODUCED if off <= AGREES else CONTRADICTED))
     return [
         Verdict(
@@ -222,10 +222,24 @@ def draw_trace(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_title("Curvature at the input's layer (bars: 2 standard errors)", fontsize=10, loc="left")
 
 
+def beyond_small_noise(table: pd.DataFrame) -> str:
+    """How far R_1 + R_2 is from the loss that the node adds at the strongest noise tried, by network and epoch."""
+    largest = table[table["sigma"] == table["sigma"].max()]
+    told = [
+        f"{r['network']}, epoch {r['epoch']}: {(r['r1'] + r['r2']) / r['added']:.2g}"
+        for r in largest.to_dict("records")
+    ]
+    return (
+        f"R_1 + R_2 over the loss added at σ_ε = {largest['sigma'].iloc[0]:g}, the strongest tried: {'; '.join(told)}."
+    )
+
+
 def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
     settings = context["settings"]
+    sigmas = tables["course"].groupby("network", sort=False)["sigma"].first()
+    of_nodes = ", ".join(f"{network} σ_ε = {sigma:.1f}" for network, sigma in sigmas.items())
     caption = (
-        f"{dataset_name(context['dataset'])}, FC 784-1024-10 as in Fig. 3, node at the input, one run a noise. R_1 and R_2 of "
+        f"{dataset_name(context['dataset'])}, FC 784-1024-10 as in Fig. 3, node at the input, one run a noise: {of_nodes}. R_1 and R_2 of "
         f"{settings['draws']} draws at B = {settings['batch']}; gradient, trace and Eq. 7 on {settings['images']} images with "
         f"{settings['vectors']} Hutchinson vectors (± standard error). The paper gives no such numbers."
     )
@@ -249,6 +263,7 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], 
         caption,
         markdown.scale_note(context),
         markdown.table(header, course),
+        beyond_small_noise(tables["expansion"]),
         "## Spectrum of the mean local Hessian",
         f"On {settings['spectrum_images']} images; 'linear' is the same network without its activation.",
         markdown.table(["network", "epoch", "loss", "lowest eigenvalue", "highest"], spectrum),

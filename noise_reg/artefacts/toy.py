@@ -242,13 +242,13 @@ def draw_noise_only(axes: Axes, table: pd.DataFrame, settings: Mapping[str, Any]
     gone = table.loc[~np.isfinite(table["discrete_w_ni"]), "pull"]
     if len(gone):
         axes.axvspan(gone.min(), table["pull"].max(), color="#3b3b3b", alpha=0.18, linewidth=0)
-        axes.text(gone.min() * 1.05, 0.02, "Eq. 15 diverges", fontsize=9, rotation=90, va="bottom")
+        axes.text(gone.min() * 1.25, 2e-4, "Eq. 15 diverges", fontsize=9, rotation=90, va="bottom")
     axes.set(
         xscale="log",
         yscale="log",
         ylim=(1e-4, 10),
         xlabel=r"$\eta\sigma_\epsilon^2$",
-        ylabel=f"after {settings['noise_steps']} steps",
+        ylabel=f"size of the weights after {settings['noise_steps']} steps",
     )
     axes.set_title("Noise alone: discrete against continuous", fontsize=10, loc="left")
     axes.legend(frameon=False, fontsize=8.5, loc="lower left")
