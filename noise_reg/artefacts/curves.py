@@ -183,7 +183,7 @@ def row_by_row(handles: Sequence[Artist], columns: int) -> list[Artist]:
 
 
 def lowest(panels: Sequence[Panel], spread: str) -> float:
-    """The axis's lower end: the ten below the lowest band where there is signal left. At strength 1 there is none, every
+    """The axis's lower end: the ten a point below the lowest band where there is signal left. At strength 1 there is none, every
     line falls to chance, and an axis that followed it would press all others together."""
     ends = [100.0]
     for line in (line for panel in panels for line in panel.lines):
@@ -192,4 +192,4 @@ def lowest(panels: Sequence[Panel], spread: str) -> float:
                 continue
             reach = half_band(summary, spread)
             ends.append(summary.mean - (0 if math.isnan(reach) or line.reading else reach))
-    return max(0.0, 10 * math.floor(min(e for e in ends if not math.isnan(e)) / 10))
+    return max(0.0, 10 * math.floor((min(e for e in ends if not math.isnan(e)) - 1) / 10))
