@@ -92,14 +92,16 @@ def reproduce(cfg: DictConfig) -> None:
 
 
 def show_conversion(pipeline: Pipeline, job: Job, out: Path) -> None:
-    """A contact sheet of the images that a domain shift is tested on, where there is one."""
+    """A contact sheet of the images that a domain shift is tested on, where there is one: the first of each centring."""
+    after = {}
     for settings in job.evaluations:
-        if isinstance(settings, ShiftSpec):
+        if isinstance(settings, ShiftSpec) and settings.centring not in after:
             data = pipeline.data_for(job.spec, settings)
-            after = (255 * data.test_pixels).round().byte().view(-1, *data.image[1:])
-            before = pipeline.dataset(settings.dataset).test_images[:, 0]
-            draw_digits(before.numpy(), after.cpu().numpy(), data.test_y.cpu().numpy(), out)
-            return
+            after[settings.centring] = (255 * data.test_pixels).round().byte().view(-1, *data.image[1:]).cpu().numpy()
+            before = pipeline.dataset(settings.dataset).test_images[:, 0].numpy()
+            labels = data.test_y.cpu().numpy()
+    if after:
+        draw_digits(before, after, labels, out)
 
 
 def check(cfg: DictConfig) -> None:

@@ -84,23 +84,32 @@ def readings_table(rows: Rows) -> str:
     return markdown.table(["network", "method", "MNIST", *READINGS.values()], body)
 
 
-def draw_digits(before: NDArray[np.uint8], after: NDArray[np.uint8], labels: NDArray[np.int64], out: Path) -> None:
-    """table1-digits.png, .svg, .md: for each digit the first image before (N, H, W) and after (N, 28, 28) its conversion."""
-    head = Head("USPS test images before and after conversion", "First of each digit; below, in MNIST's format.", "")
-    width, height = 9.0, 2.9
+CENTRINGS = {"mass": "its centre of mass", "box": "its bounding box's centre"}
+
+
+def draw_digits(
+    before: NDArray[np.uint8], after: Mapping[str, NDArray[np.uint8]], labels: NDArray[np.int64], out: Path
+) -> None:
+    """table1-digits.png, .svg, .md: for each digit the first image before (N, H, W) and after (N, 28, 28) its conversion, a row
+    for each centring."""
+    rows = ["as it comes", *(f"centred by {CENTRINGS[centring]}" for centring in after)]
+    head = Head("USPS test images before and after conversion", f"First of each digit; rows: {', '.join(rows)}.", "")
+    width, side = 9.0, 0.84
+    height = head.height(width) + 0.1 + 0.9 * len(rows)
     figure = Figure(figsize=(width, height))
     head.write(figure, 0.15)
     for column, digit in enumerate(sorted(set(labels.tolist()))):
         place = int(np.flatnonzero(labels == digit)[0])
-        for row, images in enumerate((before, after)):
-            axes = figure.add_axes((0.02 + 0.097 * column, 0.39 - 0.37 * row, 0.09, 0.34))
+        for row, images in enumerate((before, *after.values())):
+            up = 0.9 * (len(rows) - 1 - row) + 0.05
+            axes = figure.add_axes((0.02 + 0.097 * column, up / height, side / width, side / height))
             axes.imshow(images[place], cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
     save_figure(out, "table1-digits", figure)
     size = f"{before.shape[1]} × {before.shape[2]}"
     words = (
-        f"Above, USPS as it comes ({size}); below, its longer side scaled to 20 pixels and the digit's centre of mass moved to "
-        "the middle of 28 × 28 by whole pixels, as LeCun et al. (1998) did with MNIST's."
+        f"Above, USPS as it comes ({size}); below, its longer side scaled to 20 pixels and moved by whole pixels until the middle of "
+        f"28 × 28 is {' or '.join(CENTRINGS[centring] for centring in after)}. LeCun et al. (1998) took the centre of mass for MNIST."
     )
     save_text(out, "table1-digits.md", markdown.document("# USPS test images before and after conversion", words))
