@@ -170,8 +170,11 @@ def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -
         f"name. {seeds_text(int(context['seeds']))}.",
         str(context["below_paper_scale"]),
     )
-    width, left = 10.0, 2.3
-    top, height = head.height(width) + 0.65, 0.42 * len(lanes) + 0.3
+    seeds = len({seed for _, seed in lanes}) > 1
+    words = [f"{name}, seed {seed}" if seeds else name for name, seed in lanes]
+    width, left = 10.0, 0.4 + 0.08 * max(map(len, words))
+    lane_height = 0.42 if len(lanes) < 12 else 0.3
+    top, height = head.height(width) + 0.65, lane_height * len(lanes) + 0.3
     total = top + height + 0.7
     made = Figure(figsize=(width, total))
     axis = made.add_axes((left / width, 0.7 / total, 1 - (left + 0.25) / width, height / total))
@@ -182,12 +185,11 @@ def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -
             of = [s for s, p in phases.items() if p == phase]
             axis.plot(of, [lane] * len(of), ls="", marker=marker, ms=6, color=colour, mfc=colour if filled else "none")
         for low, high in brackets({seed: phases}):
-            axis.plot([(low * high) ** 0.5], [lane], ls="", marker="|", ms=22, mew=1.6, color="#333333")
+            axis.plot([(low * high) ** 0.5], [lane], ls="", marker="|", ms=40 * lane_height, mew=1.6, color="#333333")
     axis.axvline(PREDICTED**0.5, color="#009E73", ls="--", lw=1.2)
     axis.set_xscale("log")
     axis.set_ylim(len(lanes) - 0.4, -0.6)
-    seeds = len({seed for _, seed in lanes}) > 1
-    axis.set_yticks(range(len(lanes)), [f"{name}, seed {seed}" if seeds else name for name, seed in lanes])
+    axis.set_yticks(range(len(lanes)), words)
     axis.set_xlabel(r"$\sigma_\epsilon\ /\ \sqrt{d_{\mathrm{in}}/\eta}$")
     axis.grid(axis="x", color="#dddddd", lw=0.6)
     axis.spines[["top", "right"]].set_visible(False)
@@ -200,7 +202,7 @@ def figure(found: Mapping[str, dict[int, Phases]], context: Mapping[str, Any]) -
             [], [], ls="", marker="|", ms=14, mew=1.6, color="#333333", label="onset: first catapult or divergent run"
         )
     )
-    handles.append(Line2D([], [], color="#009E73", ls="--", lw=1.2, label=r"linear network: $\sqrt{2}$"))
+    handles.append(Line2D([], [], color="#009E73", ls="--", lw=1.2, label=r"N14: $\sqrt{2}$"))
     made.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0.1 / width, 1 - (top - 0.62) / total), ncol=3, frameon=False,
         fontsize=9, columnspacing=1.4,
