@@ -14,7 +14,7 @@ from noise_reg.store import Store
 from tests.composed import composed
 
 SWEEP = [
-    "wandb=disabled", "grid={low: 0.1, high: 6, count: 6}", "bisections=2", "~settings",
+    "wandb=disabled", "grid={low: 0.1, high: 6, count: 6}", "bisections=2", "seeds=1", "~settings",
     ("overrides=['dataset=digits','arch=fc','arch.widths=[128]','optimizer.learning_rate=0.05','optimizer.batch_size=400',"
     "'reading=exact_loss','max_epochs=40','stop_accuracy=1.0','corruption.grid=[0.5]','corruption.draws=1']"),
     "+settings={base: [], half rate: ['optimizer.learning_rate=0.025']}",
