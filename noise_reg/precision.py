@@ -1,26 +1,53 @@
-"""Precisions: what a stack's weights are stored in and what its products are computed in."""
+"""Precisions: what a stack's weights are stored in and what its products are computed in.
+
+fp32 products of a CPU can come from two libraries: torch's usual one, MKL, which is slow on processors of other makers, and
+oneDNN, which torch takes for fp32 factors only where it is allowed to round them to bf16. With AMX oneDNN does round them; without
+AMX it multiplies them in full. What this machine does is tried once, `rounds_factors`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 
 
+@cache
+def rounds_factors() -> bool:
+    """Whether this CPU's fp32 products take their factors in bf16 when they may."""
+    factor = torch.full((128, 128), 1 + 2.0**-10)  # bf16 makes 1 of it
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        return bool((factor @ torch.eye(128) != factor).any())
+    finally:
+        matmul.fp32_precision = before
+
+
+def low_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type that a stack itself has to round the factors of its products to, None where it has not: in full precision, and
+    where fp32 products do it within `arithmetic`."""
+    by_itself = device.type == "cpu" and rounds_factors()
+    return torch.bfloat16 if precision == "bf16" and not by_itself else None
+
+
 @contextmanager
 def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """Within it, products of fp32 numbers are what `precision` says: 'bf16' takes their factors in bf16 on a CPU (on a GPU the
-    stack does that itself), 'tf32' in TF32 on a GPU, everything else in full; sums and weights stay fp32.
+    """Within it, products of fp32 numbers are what `precision` says: 'bf16' takes their factors in bf16 on a CPU that can (else
+    the stack rounds them, see `low_type`), 'tf32' in TF32 on a GPU, everything else in full; sums and weights stay fp32. Products in
+    full come from oneDNN where it can make them.
 
     Denormal numbers count as 0 meanwhile: decayed noise weights would otherwise slow every product they enter.
     """
-    on_cpu = "bf16" if precision == "bf16" and device.type == "cpu" else "ieee"
+    on_cpu = "bf16" if precision == "bf16" or not rounds_factors() else "ieee"
     on_gpu = "tf32" if precision == "tf32" else "ieee"
     wanted: dict[Any, str] = {
         torch.backends.mkldnn.matmul: on_cpu,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.conv: on_cpu,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv: "bf16" if precision == "bf16" else "ieee",  # type: ignore[attr-defined]
         torch.backends.cuda.matmul: on_gpu,
         torch.backends.cudnn.conv: on_gpu,  # type: ignore[attr-defined]
     }

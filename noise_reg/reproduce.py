@@ -26,6 +26,7 @@ from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
 from noise_reg.evaluation_spec import CertificateSpec, ShiftSpec
 from noise_reg.pipeline import Pipeline
+from noise_reg.precision import rounds_factors
 from noise_reg.spec import RunSpec, SpecError
 from noise_reg.store import EVALUATION_COLUMNS, Store
 from noise_reg.wanted import Wanted, evaluations_of, wanted_runs
@@ -219,7 +220,24 @@ def run_provenance(spec: RunSpec, pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
+def network_facts(spec: RunSpec) -> dict[str, Any]:
+    """What the provenance of a study says of its network and training. eta: learning rate; batch: samples."""
+    return {
+        "arch": spec.arch.name,
+        "widths": list(spec.arch.widths),
+        "optimizer": spec.optimizer.name,
+        "eta": spec.optimizer.learning_rate,
+        "batch": spec.optimizer.batch_size,
+    }
+
+
+def outcome(pipeline: Pipeline, job: Job) -> dict[str, Any]:
+    """What a study's table says of how a stored run ended."""
+    record = pipeline.store.read_record(job.spec.key)
+    return {name: record[name] for name in ("status", "epochs", "train_accuracy", "test_accuracy", "seconds")}
+
+
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}{' AMX' if rounds_factors() else ''}"

@@ -14,11 +14,11 @@ from tests.composed import ROOT
 # from the ground up; a module may import from rows above its own and from its own package
 LAYERS = [
     ["errors"],
-    ["workers", "checkout", "graph"],
+    ["workers", "checkout", "graph", "precision"],
     ["spec"],
     ["streams", "data", "atomic", "theory", "evaluation_spec"],
     ["nn", "artefacts", "losses"],
-    ["regularizers", "precision", "plan", "prepare"],
+    ["regularizers", "plan", "prepare"],
     ["optimizers", "evaluate", "store", "tracking", "meters"],
     ["train", "config"],
     ["pipeline"],

@@ -16,6 +16,7 @@ from noise_reg.bench.draws import OrdinaryDraws
 from noise_reg.bench.plain import plain_network
 from noise_reg.bench.work import Alone, Workload
 from noise_reg.plan import stack_size
+from noise_reg.precision import arithmetic
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Product = Callable[[], Any]
@@ -29,7 +30,7 @@ class Products(Alone):
     def __init__(self, work: Workload, precision: str) -> None:
         data, spec = work.data("fp32"), work.specs[0]
         size = stack_size(spec, data.image, data.classes, work.device.type, work.recipe.stack_size)
-        self.work, self.runs = work, len(work.specs)
+        self.work, self.runs, self.precision = work, len(work.specs), precision
         self.products: list[Product] = []
         layers = layer_shapes(work)
         for replicas, times in ((size, self.runs // size), (self.runs % size, 1)):
@@ -46,9 +47,10 @@ class Products(Alone):
 
     @torch.no_grad()
     def run(self) -> float:
-        for _ in range(self.work.steps):
-            for product in self.products:
-                product()
+        with arithmetic(self.precision, self.work.device):
+            for _ in range(self.work.steps):
+                for product in self.products:
+                    product()
         return 0.0
 
 

@@ -17,6 +17,7 @@ from noise_reg.nn.convolution import StackedBatchNorm, StackedConv2d, max_pool
 from noise_reg.nn.linear import StackedLinear
 from noise_reg.nn.noise_node import DenseNode, PixelNode
 from noise_reg.nn.places import CLEAN, Places
+from noise_reg.precision import low_type
 from noise_reg.spec import ArchSpec, ReadingSpec, SpecError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "identity": lambda z: z}
@@ -146,10 +147,10 @@ class StackedModel(nn.Module):
         return z if epsilon is None else self.nodes[str(layer)](z, epsilon)
 
     def set_precision(self, precision: str) -> None:
-        """Products with bf16 factors on a GPU; a CPU takes them by a switch of its own, see noise_reg/precision.py."""
-        device = self.layers[0].weight.device
+        """What the factors of this stack's products are rounded to, see `low_type`."""
+        low = low_type(precision, self.layers[0].weight.device)
         for module in (*self.convolutions, *self.layers):
-            module.low = torch.bfloat16 if precision == "bf16" and device.type == "cuda" else None
+            module.low = low
 
     def keep(self, index: Tensor) -> None:
         """Compacts the stack to the replicas at `index`."""
