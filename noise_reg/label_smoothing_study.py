@@ -24,7 +24,7 @@ from noise_reg.evaluate.calibration import binned, predictions
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
 from noise_reg.precision import arithmetic
-from noise_reg.reproduce import run_provenance, show_verdicts
+from noise_reg.reproduce import network_facts, run_provenance, show_verdicts
 from noise_reg.spec import RunSpec, SpecError, smoothing
 
 
@@ -93,15 +93,7 @@ def wanted(plain: dict[str, Any], cfg: DictConfig) -> list[Smoothed]:
 
 
 def facts(spec: RunSpec) -> dict[str, Any]:
-    return {
-        "arch": spec.arch.name,
-        "widths": list(spec.arch.widths),
-        "optimizer": spec.optimizer.name,
-        "eta": spec.optimizer.learning_rate,
-        "batch": spec.optimizer.batch_size,
-        "epochs": spec.max_epochs,
-        "precision": spec.precision,
-    }
+    return network_facts(spec) | {"epochs": spec.max_epochs, "precision": spec.precision}
 
 
 def measure(

@@ -19,7 +19,7 @@ from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import EvaluationSpec
 from noise_reg.pipeline import Pipeline
 from noise_reg.precision import arithmetic
-from noise_reg.reproduce import run_provenance, show_verdicts
+from noise_reg.reproduce import outcome, run_provenance, show_verdicts
 from noise_reg.spec import CONVOLUTIONAL, RunSpec, SpecError
 from noise_reg.train import Stack, new_stack, run_epoch
 
@@ -39,8 +39,8 @@ def study(cfg: DictConfig) -> None:
     pipeline.complete(jobs, group="nj_questions", tags=["nj"])
     tables = {
         "cost": pd.DataFrame(costs(plain["cost"], pipeline)),
-        "map": pd.DataFrame([{**row, **tested(pipeline, job)} for row, job in grid]),
-        "variants": pd.DataFrame([{**row, **tested(pipeline, job)} for row, job in variants]),
+        "map": pd.DataFrame([{**row, **outcome(pipeline, job)} for row, job in grid]),
+        "variants": pd.DataFrame([{**row, **outcome(pipeline, job)} for row, job in variants]),
         "perturbed": pd.DataFrame([r for row, job in variants for r in evaluated(pipeline, row, job)]),
     }
     context = run_provenance(jobs[0].spec, pipeline)
@@ -104,11 +104,6 @@ def map_runs(plain: Mapping[str, Any], pipeline: Pipeline) -> Labelled:
                 )
                 found.append(({"jacobian": strength, "noise": noise, "seed": seed}, job))
     return found
-
-
-def tested(pipeline: Pipeline, job: Job) -> dict[str, Any]:
-    record = pipeline.store.read_record(job.spec.key)
-    return {name: record[name] for name in ("status", "epochs", "train_accuracy", "test_accuracy", "seconds")}
 
 
 def evaluated(pipeline: Pipeline, row: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from noise_reg.evaluation_spec import ValidationSpec
 from noise_reg.nn import Places, StackedModel
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
-from noise_reg.reproduce import run_provenance, show_verdicts
+from noise_reg.reproduce import outcome, run_provenance, show_verdicts
 from noise_reg.spec import SpecError
 
 PLAIN = "none"
@@ -77,7 +77,18 @@ def study(cfg: DictConfig) -> None:
             for seed, accuracy in by_seed.items()
         ]
     )
-    runs = pd.DataFrame([{**row_of(one), **tested(pipeline, job, seed)} for one, seed, job in finals])
+    runs = pd.DataFrame(
+        [
+            {
+                **row_of(one),
+                "key": job.spec.key,
+                "seed": seed,
+                **outcome(pipeline, job),
+                "validation_accuracy": validation(pipeline, job),
+            }
+            for one, seed, job in finals
+        ]
+    )
     histogram = pd.DataFrame([row for final in finals for row in activations(pipeline, *final, plain["bins"])])
     context = run_provenance(finals[0][2].spec, pipeline)
     datasets = {job.spec.dataset.name: pipeline.data(job.spec).facts for _, _, job in finals}
@@ -167,13 +178,6 @@ def row_of(one: Candidate) -> dict[str, Any]:
     return {
         "dataset": one.cell[0], "depth": one.cell[1], "method": one.method, "rate": one.rate, "strength": one.strength
     }  # fmt: skip
-
-
-def tested(pipeline: Pipeline, job: Job, seed: int) -> dict[str, Any]:
-    record = pipeline.store.read_record(job.spec.key)
-    names = ("status", "epochs", "train_accuracy", "test_accuracy", "seconds")
-    found = {"key": job.spec.key, "seed": seed, **{name: record[name] for name in names}}
-    return found | {"validation_accuracy": validation(pipeline, job)}
 
 
 def activations(pipeline: Pipeline, one: Candidate, seed: int, job: Job, bins: int) -> list[dict[str, Any]]:

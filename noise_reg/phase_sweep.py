@@ -21,7 +21,7 @@ from noise_reg.artefacts.phases import bracket
 from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline
-from noise_reg.reproduce import collect, run_provenance, show_verdicts
+from noise_reg.reproduce import collect, network_facts, run_provenance, show_verdicts
 from noise_reg.spec import SpecError
 from noise_reg.theory.phases import phase_of
 from noise_reg.wanted import Wanted
@@ -107,14 +107,10 @@ def read_setting(name: str, plain: Any, pipeline: Pipeline) -> Setting:
 
 def facts(setting: Setting, pipeline: Pipeline) -> dict[str, Any]:
     spec = setting.job.spec
-    return {
+    return network_facts(spec) | {
         "unit": setting.unit,
-        "arch": spec.arch.name,
         "precision": spec.precision,
         "images": pipeline.data(spec).facts["train_images"],
-        "eta": spec.optimizer.learning_rate,
-        "batch": spec.optimizer.batch_size,
-        "widths": list(spec.arch.widths),
         "loss": spec.reading.loss,
         "epochs": spec.max_epochs,
     }

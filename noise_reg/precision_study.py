@@ -17,10 +17,11 @@ import torch
 from omegaconf import DictConfig
 
 from noise_reg.artefacts import MEASURED
+from noise_reg.artefacts.markdown import counted
 from noise_reg.config import Job, Runtime, read_job, read_runtime, read_study, study_context
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline, find_device
-from noise_reg.reproduce import run_provenance, show_verdicts
+from noise_reg.reproduce import network_facts, run_provenance, show_verdicts
 from noise_reg.spec import PRECISIONS, RunSpec, SpecError
 from noise_reg.store import Store
 
@@ -114,20 +115,13 @@ def below_paper_scale(plain: Mapping[str, Any]) -> str:
     """'' at the paper's scale, else what is less."""
     if all(plain[name] >= least for name, least in PAPER_SCALE.items()):
         return ""
-    seeds, epochs = (f"{n} {name}{'s' if n > 1 else ''}" for n, name in ((plain["seeds"], "seed"), (plain["max_epochs"], "epoch")))  # fmt: skip
+    seeds, epochs = counted(plain["seeds"], "seed"), counted(plain["max_epochs"], "epoch")
     return f"{seeds}, at most {epochs} (the paper: {PAPER_SCALE['seeds']} seeds, {PAPER_SCALE['max_epochs']} epochs)"
 
 
 def facts(spec: RunSpec) -> dict[str, Any]:
-    """What all runs share. eta: learning rate; batch: samples."""
-    return {
-        "arch": spec.arch.name,
-        "widths": list(spec.arch.widths),
-        "optimizer": spec.optimizer.name,
-        "eta": spec.optimizer.learning_rate,
-        "batch": spec.optimizer.batch_size,
-        "stop_accuracy": spec.stop_accuracy,
-    }
+    """What all runs share."""
+    return network_facts(spec) | {"stop_accuracy": spec.stop_accuracy}
 
 
 def runs_table(store: Store, jobs: Sequence[Job], records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -100,7 +100,9 @@ def test_a_certificate_that_does_not_hold_says_why(changes: dict[str, float], fa
     told = (
         "masked, by more than 5 points: FC, no regulariser." if fault == "masked" else "within 5 points of PGD for all."
     )
-    assert fig6.masking(rows) == [f"AutoAttack at δ = 0.03 on one replica of each of 1 methods and networks: {told}"]
+    assert fig6.masking(fig6.certificates(rows)) == [
+        f"AutoAttack at δ = 0.03 on one replica of each of 1 methods and networks: {told}"
+    ]
 
 
 def test_rows_without_an_attack_are_named(tmp_path: Path) -> None:

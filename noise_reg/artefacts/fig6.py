@@ -9,7 +9,7 @@ gradient is exactly 0 for confident images. Accuracy that rests on rounding or c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +55,29 @@ FGSM_WHO = "Dropout against each other method, and in-NINR (catapult), N1's best
 PGD_WHO = "in-NINR (catapult), N1's best, against dropout, L2 and no regulariser."
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """Of one replica: the accuracy by library and delta."""
+
+    arch: str
+    label: str
+    seed: int
+    values: Mapping[tuple[str, float], float]
+
+
 def draw(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
     """fig6-<attack>.png, .svg, .md, .csv under `out` for each attack in the rows, and the verdicts on N10."""
     there = [name for name in ATTACKS if (rows.evaluations["evaluation"] == name).any()]
     if not there:
         raise UserError(f"fig6: the rows hold no evaluation of {', '.join(ATTACKS)}")
     note = note_of(context, PAPER_DATASET, dataset_name(context["dataset"]))
-    verdicts = []
+    certified, verdicts = certificates(rows), []
     for name in there:
         found = lines(rows, name)
         one = judge(name, found, note)
-        save_figure(out, f"fig6-{name}", figure(name, rows, found, context))
+        save_figure(out, f"fig6-{name}", figure(name, found, certified, context))
         save_text(out, f"fig6-{name}.csv", as_csv(found, "delta_pixel", standardized_units(context)))
-        save_text(out, f"fig6-{name}.md", as_markdown(name, rows, found, context, one))
+        save_text(out, f"fig6-{name}.md", as_markdown(name, rows, found, certified, context, one))
         verdicts.append(one)
     return verdicts
 
@@ -103,7 +113,7 @@ def settings_of(name: str, context: Mapping[str, Any], arch: str) -> Mapping[str
     return found
 
 
-def figure(name: str, rows: Rows, found: Sequence[Line], context: Mapping[str, Any]) -> Any:
+def figure(name: str, found: Sequence[Line], certified: Sequence[Certificate], context: Mapping[str, Any]) -> Any:
     """One panel an architecture, up to `DRAWN`."""
     panels = []
     for arch in archs(found):
@@ -116,7 +126,7 @@ def figure(name: str, rows: Rows, found: Sequence[Line], context: Mapping[str, A
         f"Preset {context['preset']}.",
         context["below_paper_scale"],
     )
-    words = Words(head, r"$\delta$ (pixels from 0 to 1)", "", [*fates(found), *masking(rows)])
+    words = Words(head, r"$\delta$ (pixels from 0 to 1)", "", [*fates(found), *masking(certified)])
     return accuracy_figure(panels, words, spread_of(context))
 
 
@@ -136,7 +146,14 @@ def how(name: str, context: Mapping[str, Any], arch: str) -> str:
     return f"{ATTACKS[name][0]}: {words}{'; images kept in [0, 1]' if settings['clip'] else ''}"
 
 
-def as_markdown(name: str, rows: Rows, found: Sequence[Line], context: Mapping[str, Any], verdict: Verdict) -> str:
+def as_markdown(
+    name: str,
+    rows: Rows,
+    found: Sequence[Line],
+    certified: Sequence[Certificate],
+    context: Mapping[str, Any],
+    verdict: Verdict,
+) -> str:
     spread = spread_of(context)
     units = "".join(
         f" δ = 0.01 is {0.01 * factor:.3f} of the standardised image."
@@ -157,26 +174,26 @@ def as_markdown(name: str, rows: Rows, found: Sequence[Line], context: Mapping[s
         blocks += [f"## {panel_title(arch, of)}, {images(name, context, arch)}", accuracy_table(of, spread, "δ")]
     shown = masked_table(rows, name)
     blocks += ["## Hidden gradients", MASKED + (ROUNDED if "rounded" in shown else ""), shown]
-    blocks += certificate_blocks(rows, context)
+    blocks += certificate_blocks(found, certified, context)
     return markdown.document(*blocks, "## Claim", claims_table([verdict]), claim_block(verdict))
 
 
-def certificate_blocks(rows: Rows, context: Mapping[str, Any]) -> list[str]:
+def certificate_blocks(
+    found: Sequence[Line], certified: Sequence[Certificate], context: Mapping[str, Any]
+) -> list[str]:
     """What independent libraries found on one replica of each method; nothing if they were not asked."""
-    found = certificates(rows)
-    if not found:
-        return []
-    runs = rows.runs.set_index("key")
     body = []
-    for line in lines(rows):
-        if line.arch not in {of.arch for of, _, _ in found}:
-            continue
-        of = [(key, values) for one, key, values in found if one.arch == line.arch and one.label == line.label]
-        cells = [[str(runs.loc[key, "seed"]), *certificate_cells(values)] for key, values in of]
-        body += [
-            [arch_name(line.arch), line.label, *row] for row in cells or [[*["–"] * 9, "none: no run that learned"]]
+    for line in (line for line in found if line.arch in {one.arch for one in certified}):
+        rows = [
+            [str(one.seed), *certificate_cells(one.values)]
+            for one in certified
+            if (one.arch, one.label) == (line.arch, line.label)
         ]
-    settings = settings_of("certificate_autoattack", context, archs(lines(rows))[0])
+        missing = [*["–"] * 9, "none: no run that learned"]
+        body += [[arch_name(line.arch), line.label, *row] for row in rows or [missing]]
+    if not body:
+        return []
+    settings = settings_of("certificate_autoattack", context, archs(found)[0])
     count, delta, large = (settings.get(name, "?") for name in ("images", "delta", "large"))
     header = [
         "network",
@@ -196,32 +213,30 @@ def certificate_blocks(rows: Rows, context: Mapping[str, Any]) -> list[str]:
     return ["## Certificate", f"{words} {CERTIFICATE_RULE}", markdown.table(header, body)]
 
 
-def certificates(rows: Rows) -> list[tuple[Line, str, dict[tuple[str, float], float]]]:
-    """Of each certified replica: its line, its key, and the accuracy by library and delta."""
+def certificates(rows: Rows) -> list[Certificate]:
+    """Those in the rows, in the order of the lines."""
     table = rows.evaluations[rows.evaluations["evaluation"].str.startswith("certificate_")]
+    by_key = dict(list(table.groupby("key")))
     found = []
     for line in lines(rows):
-        for key in line.runs["key"]:
-            of = table[table["key"] == key]
-            if len(of):
+        for key, seed in zip(line.runs["key"], line.runs["seed"], strict=True):
+            if key in by_key:
+                of = by_key[key]
                 columns = (of["evaluation"].str.removeprefix("certificate_"), of["strength"], of["accuracy"])
-                found.append((line, str(key), {(str(e), float(s)): float(a) for e, s, a in zip(*columns, strict=True)}))
+                values = {(str(e), float(s)): float(a) for e, s, a in zip(*columns, strict=True)}
+                found.append(Certificate(line.arch, line.label, int(seed), values))
     return found
 
 
-def masking(rows: Rows) -> list[str]:
+def masking(certified: Sequence[Certificate]) -> list[str]:
     """A note on where AutoAttack shows that accuracy under PGD is not robustness, if it was asked."""
-    found = certificates(rows)
-    if not found:
+    if not certified:
         return []
-    delta = certified_at(found[0][2])[0]
-    words = f"AutoAttack at δ = {delta:g} on one replica of each of {len(found)} methods and networks"
-    masked = [f"{arch_name(line.arch)}, {line.label}" for line, _, values in found if is_masked(values, delta)]
-    told = (
-        f"masked, by more than {100 * MASKED_BY:g} points: {', '.join(masked)}"
-        if masked
-        else f"within {100 * MASKED_BY:g} points of PGD for all"
-    )
+    delta, _ = certified_at(certified[0].values)
+    words = f"AutoAttack at δ = {delta:g} on one replica of each of {len(certified)} methods and networks"
+    masked = [f"{arch_name(one.arch)}, {one.label}" for one in certified if is_masked(one.values, delta)]
+    points = f"{100 * MASKED_BY:g} points"
+    told = f"masked, by more than {points}: {', '.join(masked)}" if masked else f"within {points} of PGD for all"
     return [f"{words}: {told}."]
 
 

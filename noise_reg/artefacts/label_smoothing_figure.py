@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from noise_reg.artefacts import markdown
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.methods import DASH_DOT, DASHED, DOTTED, OPTIMIZERS, SOLID, Style, arch_name, dataset_name
 from noise_reg.artefacts.statistics import student, summarise
@@ -31,7 +32,7 @@ Lines = list[tuple[float, Style]]
 def described(context: Mapping[str, Any]) -> str:
     """The runs in words."""
     net, settings = context["network"], context["settings"]
-    seeds = f"{settings['seeds']} seed{'s' if settings['seeds'] > 1 else ''} an ε"
+    seeds = f"{markdown.counted(settings['seeds'], 'seed')} an ε"
     return (
         f"{arch_name(net['arch'])}, hidden layers of {', '.join(map(str, net['widths']))}, {OPTIMIZERS[net['optimizer']]}, η = {net['eta']:g}, "
         f"B = {net['batch']}, {net['epochs']} epochs, {context['reading']['loss']} loss, {net['precision']}; {seeds}, "

@@ -71,6 +71,11 @@ def code(words: Sequence[str]) -> str:
     return ", ".join(f"`{word}`" for word in words)
 
 
+def counted(count: int | str, noun: str) -> str:
+    """'1 epoch', '5 epochs', '3 to 10 epochs'."""
+    return f"{count} {noun}{'s' * (str(count) != '1')}"
+
+
 def scale_note(context: Mapping[str, Any]) -> str:
     """'**Below paper scale: 3 seeds.**'; '' at the paper's scale."""
     below = context["below_paper_scale"]

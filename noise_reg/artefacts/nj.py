@@ -203,7 +203,7 @@ def as_markdown(
 def budget(search: pd.DataFrame, settings: Mapping[str, Any]) -> str:
     runs, networks = len(settings["search_seeds"]), len(search[["dataset", "depth"]].drop_duplicates())
     return (
-        f"Mean ± standard deviation of {runs} run{'s' if runs > 1 else ''} a candidate on the validation images; the test images take no "
+        f"Mean ± standard deviation of {markdown.counted(runs, 'run')} a candidate on the validation images; the test images take no "
         f"part in the choice. {len(search) // runs} candidates, {len(search)} runs for {networks} networks. The rate is the plain network's best and then "
         "everyone's; strength 0 is no candidate, being the plain network; N+J's noise is not searched. Chosen ones are marked *, and † where "
         "the best is the lowest or highest tried."

@@ -153,7 +153,7 @@ def scale(entries: Sequence[Entry]) -> str:
     caps: dict[str, list[int]] = {}
     for e in entries:
         caps.setdefault(e.line.arch, []).extend(int(cap) for cap in e.line.runs["max_epochs"])
-    words = {arch: "1 epoch" if set(values) == {1} else f"{span(values)} epochs" for arch, values in caps.items()}
+    words = {arch: markdown.counted(span(values), "epoch") for arch, values in caps.items()}
     return ", ".join(f"{arch_name(arch)} at most {epochs}" for arch, epochs in words.items()) + "."
 
 

@@ -4,6 +4,7 @@ eta sigma_epsilon^2 = const."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -132,23 +133,20 @@ def clamped(found: Mapping[str, dict[int, Phases]], settings: Mapping[str, Any])
     def but_loss(name: str) -> dict[str, Any]:
         return {key: value for key, value in settings[name].items() if key != "loss"}
 
+    def is_pair(exact: str, other: str) -> bool:
+        losses = settings[exact]["loss"], settings[other]["loss"]
+        return losses == ("exact", "clamped") and but_loss(exact) == but_loss(other)
+
     parts = []
-    for exact in found:
-        for other in found:
-            if (settings[exact]["loss"], settings[other]["loss"]) != ("exact", "clamped") or but_loss(
-                exact
-            ) != but_loss(other):
-                continue
-            seeds, inside, told = sorted(found[exact].keys() & found[other]), [], []
-            for seed in seeds:
-                (_, first), (last, beyond) = (bracket(found[name][seed], [DIVERGENT]) for name in (exact, other))
-                diverges = first is not None and first**2 <= PAPER_CATAPULT
-                survives = beyond is None or (last is not None and last**2 >= PAPER_CATAPULT)
-                inside.append(diverges and survives)
-                told.append(
-                    f"from {'nowhere' if first is None else f'{first**2:.2f}'} and {'nowhere' if beyond is None else f'{beyond**2:.2f}'} on"
-                )
-            parts.append(part(f"{exact} and {other}", "; ".join(dict.fromkeys(told)), inside, len(seeds)))
+    for exact, other in filter(lambda pair: is_pair(*pair), permutations(found, 2)):
+        inside, told = [], []
+        for seed in sorted(found[exact].keys() & found[other]):
+            (_, first), (last, beyond) = (bracket(found[name][seed], [DIVERGENT]) for name in (exact, other))
+            survives = beyond is None or (last is not None and last**2 >= PAPER_CATAPULT)
+            inside.append(first is not None and first**2 <= PAPER_CATAPULT and survives)
+            told.append(" and ".join("nowhere" if s is None else f"{s**2:.2f}" for s in (first, beyond)))
+        words = "; ".join(f"from {pair} on" for pair in dict.fromkeys(told))
+        parts.append(part(f"{exact} and {other}", words, inside, len(inside)))
     return parts
 
 
@@ -222,7 +220,7 @@ def span_text(pair: Bracket, power: int = 1) -> str:
 def describe(facts: Mapping[str, Any]) -> str:
     widths = "-".join(str(w) for w in facts["widths"])
     kind = "linear" if facts["arch"] == "linear" else "FC"
-    epochs = f"{facts['epochs']} epoch{'s' if facts['epochs'] > 1 else ''}"
+    epochs = markdown.counted(facts["epochs"], "epoch")
     return f"{kind} {widths}, η = {facts['eta']:g}, B = {facts['batch']}, {facts['loss']} loss, {epochs}"
 
 

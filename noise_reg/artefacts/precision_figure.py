@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from noise_reg.artefacts import markdown
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.methods import DASH_DOT, DASHED, OPTIMIZERS, SOLID, Style, arch_name, dataset_name
 from noise_reg.artefacts.precision_pairs import CLEAN, LEVEL, MEAN, Pairing
@@ -34,8 +35,8 @@ def described(context: Mapping[str, Any]) -> str:
     end = f" or {100 * net['stop_accuracy']:g} % training accuracy" if net["stop_accuracy"] < 1 else ""
     return (
         f"{arch_name(net['arch'])}, hidden layers of {', '.join(map(str, net['widths']))}, {OPTIMIZERS[net['optimizer']]}, "
-        f"η = {net['eta']:g}, B = {net['batch']}, {context['reading']['loss']} loss, at most {epochs} epoch{'s' * (epochs > 1)}{end}; "
-        f"{seeds} seed{'s' * (seeds > 1)} a method and precision, preset {context['preset']}"
+        f"η = {net['eta']:g}, B = {net['batch']}, {context['reading']['loss']} loss, at most {markdown.counted(epochs, 'epoch')}{end}; "
+        f"{markdown.counted(seeds, 'seed')} a method and precision, preset {context['preset']}"
     )
 
 
@@ -135,7 +136,7 @@ def title(found: Sequence[Pairing]) -> str:
     """The method and its pairs; below, what became of runs that did not learn."""
     counts = [str(len(pairing.seeds)) for pairing in found]
     said = counts[0] if len(set(counts)) == 1 else " and ".join(counts)
-    words = f"{found[0].name}: {said} pair{'s' * (said != '1')}"
+    words = f"{found[0].name}: {markdown.counted(said, 'pair')}"
     dead = {line.reading: line.count - len(line.trained) for p in found for line in (p.reference, p.fast)}
     gone = ", ".join(f"{precision} {n}" for precision, n in dead.items() if n)
     return words + (f"\ndid not learn, of {found[0].reference.count}: {gone}" if gone else "")

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
+from noise_reg.artefacts import markdown
 from noise_reg.artefacts.head import CHARACTERS_AN_INCH, INK, Head
 
 FILLINGS = {  # by the contender's letter: ours strong, others pale
@@ -112,7 +113,7 @@ def draw_job(axes: Axes, panel: pd.DataFrame, limits: tuple[float, float]) -> No
     axes.tick_params(axis="y", length=0, labelsize=8.5)
     axes.tick_params(axis="x", labelsize=8)
     runs = int(shown["runs"].iloc[0])
-    axes.set_title(f"{shown['job'].iloc[0]}: {runs} run{'s' if runs > 1 else ''}", fontsize=10, loc="left")
+    axes.set_title(f"{shown['job'].iloc[0]}: {markdown.counted(runs, 'run')}", fontsize=10, loc="left")
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -31,7 +31,7 @@ def panel_title(arch: str, of: Sequence[Line]) -> str:
     n = span([len(line.finite) for line in main])
     caps = span([int(cap) for line in main for cap in line.runs["max_epochs"]])
     precisions = sorted({str(p) for line in main for p in line.runs["precision"]})
-    epochs = "1 epoch" if caps == "1" else f"{caps} epochs"
+    epochs = markdown.counted(caps, "epoch")
     return f"{arch_name(arch)}: n = {n} runs a method, at most {epochs}, {' and '.join(precisions)}"
 
 

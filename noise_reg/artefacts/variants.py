@@ -72,7 +72,7 @@ def draw_fig7(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict
     verdicts = []
     for variant in variants("fig7", found):
         verdict = judge(variant, found, note)
-        draw_one("fig7", variant, found, context, out, f"nodes with {variant} noise", [verdict])
+        draw_one("fig7", variant, found, context, out, f"nodes with {variant} noise", verdict)
         verdicts.append(verdict)
     return verdicts
 
@@ -83,18 +83,8 @@ def draw_fig8(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict
     verdicts = []
     for variant in variants("fig8", found):
         verdict = judge_optimizer(variant, found, note)
-        draw_one(
-            "fig8",
-            variant,
-            found,
-            context,
-            out,
-            f"trained with {variant}",
-            [verdict],
-            "## Table 3: σ_ε",
-            TABLE_3,
-            table_3(),
-        )
+        table = "## Table 3: σ_ε", TABLE_3, table_3()
+        draw_one("fig8", variant, found, context, out, f"trained with {variant}", verdict, *table)
         verdicts.append(verdict)
     return verdicts
 
@@ -113,11 +103,12 @@ def draw_one(
     context: Mapping[str, Any],
     out: Path,
     words: str,
-    verdicts: Sequence[Verdict],
+    verdict: Verdict,
     *further: str,
 ) -> None:
-    """One variant's figure, table and verdicts; thin beside its lines those of Fig. 2 itself, where they are there."""
+    """One variant's figure, table and verdict; thin beside its lines those of Fig. 2 itself, where they are there."""
     of = [line for line in found if line.reading == variant]
+    named = [replace(line, reading="") for line in of]  # the title says what they have in common
     usual = [replace(line, reading="Gaussian") for line in found if not line.reading]
     part = f"{name}-{re.sub(r'[^a-z0-9]+', '-', variant.lower())}"
     title = f"Test accuracy under input corruption, {words}: {dataset_name(context['dataset'])}"
@@ -125,10 +116,7 @@ def draw_one(
     panels = [
         Panel(
             panel_title(arch, of_arch(of, arch)),
-            [
-                *(replace(x.learned(), reading="") for x in of_arch(of, arch)),
-                *(x.learned() for x in of_arch(usual, arch)),
-            ],
+            [line.learned() for line in (*of_arch(named, arch), *of_arch(usual, arch))],
         )
         for arch in archs(of)
     ]
@@ -137,20 +125,8 @@ def draw_one(
         f"Eq. 8, x → √(1 − σ²) x + σ δ{draws_of(context)}. Line: mean over runs; band: {SPREADS[spread]}"
         f"{'; thin: Gaussian nodes' if usual else ''}. {law}Preset {context['preset']}."
     )
-    save_figure(
-        out,
-        part,
-        accuracy_figure(
-            panels,
-            Words(
-                Head(title, under, below),
-                r"$\sigma_\mathrm{noise}$",
-                "",
-                fates([*(replace(x, reading="") for x in of), *usual]),
-            ),
-            spread,
-        ),
-    )
+    shown = Words(Head(title, under, below), r"$\sigma_\mathrm{noise}$", "", fates([*named, *usual]))
+    save_figure(out, part, accuracy_figure(panels, shown, spread))
     save_text(out, f"{part}.csv", as_csv(of, "sigma_noise"))
     caption = (
         f"Accuracy in % on {dataset_name(context['dataset'])} under Eq. 8{draws_of(context)}, {words}; mean ± {SPREADS[spread]}; n = "
@@ -162,8 +138,8 @@ def draw_one(
             f"## {panel_title(arch, of_arch(of, arch))}",
             accuracy_table([*of_arch(of, arch), *of_arch(usual, arch)], spread, "σ"),
         ]
-    claims = ["## Claim", claims_table(verdicts), *(claim_block(v) for v in verdicts)] if verdicts else []
-    save_text(out, f"{part}.md", markdown.document(*blocks, *further, *claims))
+    claim = ["## Claim", claims_table([verdict]), claim_block(verdict)]
+    save_text(out, f"{part}.md", markdown.document(*blocks, *further, *claim))
 
 
 def law_of(variant: str, context: Mapping[str, Any]) -> str:
@@ -175,10 +151,7 @@ def law_of(variant: str, context: Mapping[str, Any]) -> str:
 def draws_of(context: Mapping[str, Any]) -> str:
     """', 1 draw of δ an image', where the provenance says so."""
     found = {of["corruption"]["draws"] for of in context.get("evaluations", {}).values() if "corruption" in of}
-    if len(found) != 1:
-        return ""
-    draws = found.pop()
-    return f", {draws} draw{'s' if draws > 1 else ''} of δ an image"
+    return f", {markdown.counted(found.pop(), 'draw')} of δ an image" if len(found) == 1 else ""
 
 
 def judge_optimizer(variant: str, found: Sequence[Line], note: str) -> Verdict:
