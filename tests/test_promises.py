@@ -124,7 +124,8 @@ def test_strength_0_beside_an_active_companion_is_exactly_the_identity(arch: str
     expected, found = trained(plain), trained([plain[0], active, plain[2]])
     for spec in (plain[0], plain[2]):
         outcome = expected[spec.key]
-        if others:  # a penalty with noise leaves the batch of its companions, on whose size a library's last bits may depend
+        # a penalty with noise leaves the batch of its companions, on whose size a library's last bits may depend
+        if others:
             assert_same_run(found[spec.key], outcome)
             continue
         assert all(np.array_equal(found[spec.key].weights[name], value) for name, value in outcome.weights.items())

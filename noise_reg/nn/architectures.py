@@ -148,7 +148,7 @@ class StackedModel(nn.Module):
 
     def set_precision(self, precision: str) -> None:
         """What the factors of this stack's products are rounded to, see `low_type`."""
-        low = low_type(precision, self.layers[0].weight.device)
+        low = low_type(precision, next(self.parameters()).device)
         for module in (*self.convolutions, *self.layers):
             module.low = low
 
