@@ -5,6 +5,8 @@ Axes: R replicas, B samples, H and W height and width, C channels.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 import noise_reg.nn.architectures
 import noise_reg.nn.block
 from noise_reg.nn import CLEAN
+from noise_reg.nn.block import elu
 from noise_reg.nn.convolution import StackedBatchNorm, max_pool
 from noise_reg.train import new_stack, run_epoch
 from tests.plain import made_data, made_spec
@@ -41,6 +44,19 @@ def test_a_block_at_once_equals_its_three_operations(
         found.append((out, start.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var))
     for slow, fast in zip(*found, strict=True):
         torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1.2e-7), (torch.float64, 2.3e-16)])
+def test_elu_is_that_of_torch(dtype: torch.dtype, tolerance: float) -> None:
+    sizes = torch.logspace(-12, 2, 2001, dtype=dtype)
+    special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan], dtype=dtype)
+    slow_z = torch.cat([-sizes, sizes, special]).requires_grad_()
+    fast_z = slow_z.detach().clone().requires_grad_()
+    slow, fast = F.elu(slow_z), elu(fast_z)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=tolerance, equal_nan=True)
+    (slow * 3).sum().backward()
+    (fast * 3).sum().backward()
+    torch.testing.assert_close(fast_z.grad, slow_z.grad, rtol=0, atol=3 * tolerance, equal_nan=True)
 
 
 def test_a_block_with_a_negative_scale_is_trained_step_by_step_and_one_without_at_once(

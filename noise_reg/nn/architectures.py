@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from noise_reg.nn.block import elu
 from noise_reg.nn.convolution import StackedBatchNorm, StackedConv2d, max_pool
 from noise_reg.nn.linear import StackedLinear
 from noise_reg.nn.noise_node import DenseNode, PixelNode
@@ -140,7 +141,7 @@ class StackedModel(nn.Module):
         folded = cast(StackedLinear, self.layers[0]).fold is not None
         if (folded or not training) and not z.is_cuda and bool((norm.weight > 0).all()):
             return norm.pooled(z) if training else norm.pooled_clean(z)
-        return max_pool(norm(F.elu(z), training))
+        return max_pool(norm(elu(z), training))
 
     def with_noise(self, layer: int, z: Tensor, places: Places) -> Tensor:
         epsilon = places.node(layer)

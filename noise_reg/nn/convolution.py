@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from noise_reg.nn.block import EluNormPool, along
+from noise_reg.nn.block import EluNormPool, along, elu
 from noise_reg.nn.linear import product
 from noise_reg.streams import Purpose, normal
 
@@ -125,7 +125,7 @@ class StackedBatchNorm(nn.Module):
         then commutes with norm and ELU, and these see a quarter of the numbers."""
         gain_RC = (self.running_var + self.eps).rsqrt() * self.weight
         base_RC = self.bias - self.running_mean * gain_RC
-        return torch.addcmul(along(base_RC), F.elu(max_pool(z)), along(gain_RC))
+        return torch.addcmul(along(base_RC), elu(max_pool(z)), along(gain_RC))
 
     def pooled(self, z: Tensor) -> Tensor:
         """In training, ELU, this batch norm and max-pooling of z (R, B, H, W, C) at once, see EluNormPool; z is used up."""
