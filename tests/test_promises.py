@@ -296,7 +296,7 @@ def test_fp32_products_are_full_ones(shape: tuple[int, int, int, int]) -> None:
     a = torch.randn(replicas, rows, inner, generator=generator)
     b = torch.randn(replicas, columns, inner, generator=generator)
     with arithmetic("fp32", torch.device("cpu")):
-        found = batched(a, b.mT, None)
+        found = batched(a, b.mT)
     exact = torch.bmm(a.double(), b.double().mT)
     assert (found - exact).abs().max() < 1e-6 * inner  # with rounded factors 1e-3 times the root of it
 

@@ -27,25 +27,28 @@ class FoldedSGD:
         decayed = (shrink_R != 1).nonzero().flatten().tolist()
         self.rows = slice(decayed[0], decayed[-1] + 1) if decayed else slice(0)  # outside them nothing shrinks
 
-    def __call__(self, weight_ROI: Tensor, grad_RBO: Tensor, x_RBI: Tensor, low: torch.dtype | None) -> None:
+    def __call__(self, weight_ROI: Tensor, grad_RBO: Tensor, x_RBI: Tensor) -> None:
         if self.common_shrink is None:
             weight_ROI[self.rows].mul_(self.shrink_R[self.rows, None, None])
         beta = 1.0 if self.common_shrink is None else self.common_shrink
-        if low is None:
+        if x_RBI.dtype == weight_ROI.dtype:
             weight_ROI.baddbmm_(grad_RBO.mT, x_RBI, beta=beta, alpha=-self.rate)
         else:  # there is no product of bf16 factors onto fp32 weights
             if beta != 1:  # a pass over the weights
                 weight_ROI.mul_(beta)
-            weight_ROI.sub_(batched(grad_RBO.mT, x_RBI, low), alpha=self.rate)
+            weight_ROI.sub_(batched(grad_RBO.mT, x_RBI), alpha=self.rate)
 
 
-def batched(a: Tensor, b: Tensor, low: torch.dtype | None) -> Tensor:
-    """The batched product in the factors' own type, or with factors rounded to `low` and the result in fp32."""
-    if low is None:
+def rounded(x: Tensor, low: torch.dtype | None) -> Tensor:
+    """A factor of products: x in the type `low`, or x itself."""
+    return x if low is None else x.to(low)
+
+
+def batched(a: Tensor, b: Tensor) -> Tensor:
+    """The batched product; of bf16 factors in fp32 (on a CPU by way of bf16)."""
+    if a.dtype != torch.bfloat16:
         return torch.bmm(a, b)
-    if a.is_cuda:
-        return torch.bmm(a.to(low), b.to(low), out_dtype=torch.float32)
-    return torch.bmm(a.to(low), b.to(low)).float()
+    return torch.bmm(a, b, out_dtype=torch.float32) if a.is_cuda else torch.bmm(a, b).float()
 
 
 class Product(torch.autograd.Function):
@@ -54,17 +57,19 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor, low: torch.dtype | None) -> Tensor:
+        x_RBI, weight_ROI = rounded(x_RBI, low), rounded(weight_ROI, low)
         ctx.save_for_backward(x_RBI, weight_ROI)
         ctx.low = low
-        return batched(x_RBI, weight_ROI.mT, low).add_(bias_RO[:, None])
+        return batched(x_RBI, weight_ROI.mT).add_(bias_RO[:, None])
 
     @staticmethod
     def backward(ctx: Any, grad_RBO: Tensor) -> tuple[Tensor | None, ...]:
         x_RBI, weight_ROI = ctx.saved_tensors
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        factor_RBO = rounded(grad_RBO, ctx.low)
         return (
-            batched(grad_RBO, weight_ROI, ctx.low) if of_x else None,
-            batched(grad_RBO.mT, x_RBI, ctx.low) if of_weight else None,
+            batched(factor_RBO, weight_ROI) if of_x else None,
+            batched(factor_RBO.mT, x_RBI) if of_weight else None,
             grad_RBO.sum(1) if of_bias else None,
             None,
         )
@@ -95,7 +100,8 @@ class DenseLayer(torch.autograd.Function):
         fold: FoldedSGD,
         low: torch.dtype | None,
     ) -> Tensor:
-        h = batched(x_RBI, weight_ROI.mT, low).add_(bias_RO[:, None])
+        x_RBI, factor_ROI = rounded(x_RBI, low), rounded(weight_ROI, low)
+        h = batched(x_RBI, factor_ROI.mT).add_(bias_RO[:, None])
         if node_RO is not None and epsilon_RB is not None:
             h.addcmul_(epsilon_RB[:, :, None], node_RO[:, None])
         if activation == "relu":
@@ -107,7 +113,7 @@ class DenseLayer(torch.autograd.Function):
             h = h.clone() if activation == "tanh" else h  # its slope needs what was dropped
             drop.apply_(h)
         ctx.save_for_backward(x_RBI, h if activation == "relu" else active, epsilon_RB)
-        ctx.weight, ctx.fold = weight_ROI, fold  # W not saved: its in-place update is meant
+        ctx.weight, ctx.factor, ctx.fold = weight_ROI, factor_ROI, fold  # W not saved: its in-place update is meant
         ctx.activation, ctx.drop, ctx.low = activation, drop, low
         return h
 
@@ -125,8 +131,9 @@ class DenseLayer(torch.autograd.Function):
             if ctx.activation == "tanh":
                 torch.ops.aten.tanh_backward.grad_input(grad_RBO, h, grad_input=grad_RBO)
         grad_node = torch.bmm(epsilon_RB[:, None], grad_RBO)[:, 0] if ctx.needs_input_grad[3] else None
-        grad_x = batched(grad_RBO, weight_ROI, ctx.low) if ctx.needs_input_grad[0] else None
-        ctx.fold(weight_ROI, grad_RBO, x_RBI, ctx.low)
+        factor_RBO = rounded(grad_RBO, ctx.low)
+        grad_x = batched(factor_RBO, ctx.factor.detach()) if ctx.needs_input_grad[0] else None
+        ctx.fold(weight_ROI, factor_RBO, x_RBI)
         return grad_x, None, grad_RBO.sum(1), grad_node, None, None, None, None, None
 
 
