@@ -16,23 +16,32 @@ import torch
 
 
 @cache
-def rounds_factors() -> bool:
-    """Whether this CPU's fp32 products take their factors in bf16 when they may."""
-    factor = torch.full((128, 128), 1 + 2.0**-10)  # bf16 makes 1 of it
+def rounds_factors() -> tuple[bool, ...]:
+    """Of each kind of product that stacks make, whether this CPU takes fp32 factors in bf16 when it may."""
+    factor, unit = torch.full((1, 128, 128), 1 + 2.0**-10), torch.eye(128)[None]  # bf16 makes 1 of the factor
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:
-        return bool((factor @ torch.eye(128) != factor).any())
+        found = (torch.bmm(factor, unit), torch.zeros_like(factor).baddbmm_(factor, unit), (factor[0] @ unit[0])[None])
     finally:
         matmul.fp32_precision = before
+    return tuple(bool((product != factor).any()) for product in found)
 
 
 def low_type(precision: str, device: torch.device) -> torch.dtype | None:
     """The type that a stack itself has to round the factors of its products to, None where it has not: in full precision, and
     where fp32 products do it within `arithmetic`."""
-    by_itself = device.type == "cpu" and rounds_factors()
+    by_itself = device.type == "cpu" and all(rounds_factors())
     return torch.bfloat16 if precision == "bf16" and not by_itself else None
+
+
+def products(precision: str, device: torch.device) -> str:
+    """What a precision's products are on a device, in words."""
+    if precision == "bf16":
+        by_stack_on_cpu = device.type == "cpu" and low_type(precision, device) is not None
+        return f"factors {'and results ' if by_stack_on_cpu else ''}rounded to bf16"
+    return "factors rounded to TF32" if precision == "tf32" else "in full"
 
 
 @contextmanager
@@ -43,7 +52,7 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
 
     Denormal numbers count as 0 meanwhile: decayed noise weights would otherwise slow every product they enter.
     """
-    on_cpu = "bf16" if precision == "bf16" or not rounds_factors() else "ieee"
+    on_cpu = "bf16" if precision == "bf16" or not any(rounds_factors()) else "ieee"
     on_gpu = "tf32" if precision == "tf32" else "ieee"
     wanted: dict[Any, str] = {
         torch.backends.mkldnn.matmul: on_cpu,  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from noise_reg.artefacts.markdown import counted
 from noise_reg.config import Job, Runtime, read_job, read_runtime, read_study, study_context
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline, find_device
+from noise_reg.precision import products
 from noise_reg.reproduce import network_facts, run_provenance, show_verdicts
 from noise_reg.spec import PRECISIONS, RunSpec, SpecError
 from noise_reg.store import Store
@@ -45,6 +46,8 @@ def study(cfg: DictConfig) -> None:
     tables = {"runs": runs_table(pipeline.store, jobs, records), "curve": curve_table(pipeline.store, jobs)}
     context = run_provenance(jobs[0].spec, pipeline) | study_context(plain)
     context |= {"below_paper_scale": below_paper_scale(plain), "network": facts(jobs[0].spec)}
+    precisions = (plain["reference"], *plain["fast"])
+    context["products"] = {precision: products(precision, pipeline.device) for precision in precisions}
     context["evaluations"] = {settings.label: dataclasses.asdict(settings) for settings in jobs[0].evaluations}
     out = Path(cfg.results) / f"precision{plain['suffix']}"
     show_verdicts(MEASURED["precision"].build(tables, context, out), out)

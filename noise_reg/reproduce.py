@@ -240,4 +240,4 @@ def outcome(pipeline: Pipeline, job: Job) -> dict[str, Any]:
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}{' AMX' if rounds_factors() else ''}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}{' AMX' if all(rounds_factors()) else ''}"

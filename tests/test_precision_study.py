@@ -27,6 +27,7 @@ NETWORK = {"arch": "fc", "widths": [8], "optimizer": "sgd", "eta": 0.1, "batch":
 CONTEXT: dict[str, Any] = {
     "preset": "smoke", "dataset": "fmnist", "below_paper_scale": "", "reading": {"loss": "clamped"}, "network": NETWORK,
     "settings": {"reference": "fp32", "fast": ["bf16"], "seeds": SEEDS, "margin": 0.3, "max_epochs": 500},
+    "products": {"fp32": "in full", "bf16": "factors rounded to bf16"},
 }  # fmt: skip
 ALL_HOLD = dict.fromkeys(
     ("bf16, clean", "bf16, mean of the curve", "bf16, each strength", "bf16, runs that do not learn"), "reproduced"
@@ -175,7 +176,9 @@ def test_each_fast_precision_is_judged_by_itself(tmp_path: Path) -> None:
         "tf32, clean": "reproduced", "tf32, mean of the curve": "contradicted", "tf32, each strength": "contradicted",
         "tf32, runs that do not learn": "reproduced",
     }  # fmt: skip
-    assert "## tf32 against fp32" in (tmp_path / "precision.md").read_text()
+    told = (tmp_path / "precision.md").read_text()
+    assert "## tf32 against fp32" in told
+    assert "Products: fp32 in full; bf16 factors rounded to bf16." in told
 
 
 def test_what_is_below_the_papers_scale_is_told() -> None:

@@ -18,7 +18,7 @@ import torch
 from noise_reg.losses import mean_loss
 from noise_reg.nn import FoldedSGD, StackedLinear
 from noise_reg.nn.linear import DenseLayer, batched, product
-from noise_reg.precision import arithmetic, low_type, rounds_factors
+from noise_reg.precision import arithmetic, low_type, products, rounds_factors
 from noise_reg.spec import RunSpec
 from noise_reg.streams import permutation
 from noise_reg.train import Outcome, Stack, new_stack, train
@@ -258,7 +258,7 @@ def test_arithmetic_leaves_torch_as_it_found_it_even_after_an_error(precision: s
 
     before = state()
     assert before[2] > 0  # nothing before this test has left denormal numbers flushed
-    products = "bf16" if precision == "bf16" or not rounds_factors() else "ieee"
+    products = "bf16" if precision == "bf16" or not any(rounds_factors()) else "ieee"
     convolutions = {"bf16": "bf16", "fp32": "ieee"}[precision]
 
     def fail_within() -> None:
@@ -271,7 +271,7 @@ def test_arithmetic_leaves_torch_as_it_found_it_even_after_an_error(precision: s
     assert state() == before
 
 
-@pytest.mark.parametrize("size", [20, 128, 1024])
+@pytest.mark.parametrize("size", [128, 1024])
 @pytest.mark.parametrize(("precision", "factor"), [("fp32", 1 + 2.0**-10), ("bf16", 1.0)])
 def test_factors_are_rounded_in_bf16_alone_whatever_this_processor_can(
     precision: str, factor: float, size: int
@@ -287,6 +287,14 @@ def test_factors_are_rounded_in_bf16_alone_whatever_this_processor_can(
     assert (out == factor).all()
     assert x.grad is not None and torch.equal(x.grad[0], torch.eye(size) * factor)
     torch.testing.assert_close(layer.weight[0].detach(), torch.eye(size) - rate * factor**2, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("by_itself", "words"), [(True, "factors rounded"), (False, "factors and results rounded")])
+def test_what_bf16_is_on_this_processor_is_told(by_itself: bool, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noise_reg.precision.rounds_factors", lambda: (True, by_itself))
+    assert products("bf16", torch.device("cpu")) == f"{words} to bf16"
+    assert products("bf16", torch.device("cuda")) == "factors rounded to bf16"
+    assert products("fp32", torch.device("cpu")) == "in full"
 
 
 @pytest.mark.parametrize("shape", [(1, 128, 784, 1024), (1, 784, 128, 1024), (10, 32, 64, 20), (2, 8192, 72, 8)])

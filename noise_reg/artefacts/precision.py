@@ -70,12 +70,13 @@ def caption(runs: pd.DataFrame, context: Mapping[str, Any]) -> str:
     }
     trained = ", ".join(f"{precision} {s.mean:.1f}" for precision, s in epochs.items())
     made_on = runs.groupby("precision", sort=False)["device"].unique()
+    products = "; ".join(f"{precision} {words}" for precision, words in context["products"].items())
     devices = ", ".join(f"{precision} on {' and '.join(sorted(of))}" for precision, of in made_on.items())
     return (
         f"{dataset_name(context['dataset'])}, {described(context)}. Accuracies in % on the test images, clean, under Eq. 8 (σ), and "
         "as a mean over all strengths with the clean one among them. Mean ± 2 standard deviations over the runs that learned in both "
         f"precisions; differences in points with their {100 * LEVEL:g} % t interval, paired by seed: `=` wholly within ±{settings['margin']:g} points, `≠` wholly outside, `?` neither, or fewer than 3 pairs. "
-        f"Each run is evaluated in the precision of its training. Trained: {devices}; mean epochs: {trained}."
+        f"Each run is evaluated in the precision of its training. Products: {products}. Trained: {devices}; mean epochs: {trained}."
     )
 
 
