@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
+from noise_reg.artefacts.rows import check_writable
 from noise_reg.evaluation_spec import (
     AttackSpec,
     CertificateSpec,
@@ -70,6 +72,8 @@ def read_study(cfg: DictConfig) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except InterpolationKeyError as error:
         raise SpecError(f"{error.full_key}: preset {cfg.preset.name} does not say it, so it must be given") from error
+    if plain["results"]:
+        check_writable(Path(plain["results"]))
     return {**plain, "preset": plain["preset"]["name"]}
 
 

@@ -92,6 +92,9 @@ def with_known_keys(message: str) -> str:
     group, _, _ = found[1].rpartition(".")
     whole = base_config()
     cfg = OmegaConf.select(whole, group) if group else whole
+    if isinstance(cfg, DictConfig) and found[1].rpartition(".")[2] in cfg:  # it stands for another node
+        now = ", ".join(f"{key!s}: {cfg[key]}" for key in cfg)
+        return f"{found[1]}: {group} is set as a whole: give all of it, as in '{group}={{{now}}}'"
     known = ", ".join(sorted(map(str, cfg))) if isinstance(cfg, DictConfig) else "none"
     return f"{found[1]}: unknown key{f' of {group}' if group else ''}; known are {known}"
 

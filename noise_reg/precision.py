@@ -61,23 +61,23 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.conv: on_gpu,  # type: ignore[attr-defined]
     }
     before = {backend: backend.fp32_precision for backend in wanted}
-    torch.set_flush_denormal(True)
-    try:
-        for backend, value in wanted.items():
-            backend.fp32_precision = value
-        yield
-    finally:
-        for backend, value in before.items():
-            backend.fp32_precision = value
-        torch.set_flush_denormal(False)
+    with denormals(flushed=True):
+        try:
+            for backend, value in wanted.items():
+                backend.fp32_precision = value
+            yield
+        finally:
+            for backend, value in before.items():
+                backend.fp32_precision = value
 
 
 @contextmanager
-def denormals() -> Iterator[None]:
-    """Within it denormal numbers are not taken for 0, whatever holds around it: a library's numbers are then its own."""
-    flushed = float(torch.tensor([1e-40]) * 1) == 0
-    torch.set_flush_denormal(False)
+def denormals(*, flushed: bool = False) -> Iterator[None]:
+    """Within it denormal numbers are not taken for 0, whatever holds around it: a library's numbers are then its own. Or they
+    are, if `flushed`."""
+    before = float(torch.tensor([1e-40]) * 1) == 0
+    torch.set_flush_denormal(flushed)
     try:
         yield
     finally:
-        torch.set_flush_denormal(flushed)
+        torch.set_flush_denormal(before)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.artefacts import artefact
 from noise_reg.artefacts.lines import STUCK
-from noise_reg.artefacts.rows import Rows, read_rows, thin_history
+from noise_reg.artefacts.rows import Rows, check_writable, read_rows, thin_history
 from noise_reg.artefacts.table1 import draw_digits
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.checkout import commit
@@ -58,6 +58,7 @@ def reproduce(cfg: DictConfig) -> None:
     made = artefact(cfg.artefact.name)  # an unknown name fails before any work
     check(cfg)
     out = Path(cfg.results) / f"{made.name}{cfg.preset.suffix}"
+    check_writable(Path(cfg.results))
     wanted = wanted_runs(cfg)
     pipeline = Pipeline(read_runtime(cfg))
     kept = read_rows(out) if cfg.keep_rows and (out / "runs.csv").exists() else None

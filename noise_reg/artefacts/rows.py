@@ -13,6 +13,7 @@ import csv
 import io
 import math
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,4 +256,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, [data])
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Makes `folder` if it is not there; raises UserError where results could not be written, before any work for them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path}: cannot be written: {error.strerror or error}. Remedy: choose another results=... or free it; runs that are stored "
+        "are not lost"
+    )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 PIECE = 1 << 18  # numbers of a piece: 1 MiB in fp32
 
@@ -45,6 +46,7 @@ class Elu(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (out,) = ctx.saved_tensors
         grad_z: Tensor = torch.ops.aten.elu_backward(grad, 1, 1, 1, True, out)
