@@ -146,3 +146,20 @@ def test_an_unknown_key_lists_the_known_ones(override: str, words: str) -> None:
     done = run_script("train.py", *SMALL, override)
     assert done.returncode == 2
     assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_part_of_what_a_preset_gives_as_a_whole_is_refused_with_the_way_to_give_it() -> None:
+    done = run_script("benchmark.py", "evaluate.images=100")
+    assert done.returncode == 2
+    assert "evaluate is set as a whole: give all of it, as in 'evaluate={job: fc, images: 2000}'" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["benchmark.py", "precision.py", "reproduce.py"])
+def test_results_that_cannot_be_written_are_refused_before_any_work(script: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_script(
+        script, f"results={tmp_path}/file/results", *(["artefact=demo"] if script == "reproduce.py" else [])
+    )
+    assert done.returncode == 2
+    assert "file/results: cannot be written: Not a directory. Remedy: choose another results=" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

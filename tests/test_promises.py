@@ -269,6 +269,11 @@ def test_arithmetic_leaves_torch_as_it_found_it_even_after_an_error(precision: s
     with pytest.raises(KeyboardInterrupt):
         fail_within()
     assert state() == before
+    with arithmetic("fp32", torch.device("cpu")):
+        within = state()
+        with pytest.raises(KeyboardInterrupt):
+            fail_within()
+        assert state() == within
 
 
 @pytest.mark.parametrize("size", [128, 1024])

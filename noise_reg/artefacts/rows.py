@@ -260,10 +260,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes `folder` if it is not there; raises UserError where results could not be written, before any work for them."""
+    """Raises UserError where results could not be written, before any work for them; leaves nothing behind."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise unwritable(folder, error) from error

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 PIECE = 1 << 18  # numbers of a piece: 1 MiB in fp32
 
@@ -37,7 +36,7 @@ def elu_(x: Tensor) -> Tensor:
 
 
 class Elu(torch.autograd.Function):
-    """ELU on a CPU, differentiable once."""
+    """ELU on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
@@ -46,7 +45,6 @@ class Elu(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (out,) = ctx.saved_tensors
         grad_z: Tensor = torch.ops.aten.elu_backward(grad, 1, 1, 1, True, out)
