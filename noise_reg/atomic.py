@@ -14,6 +14,7 @@ import platform
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,13 +29,13 @@ PART = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.[0-9a-f]{8}\.part\
 ABANDONED_AFTER = 3600.0  # seconds without a write; the only sign when the writer is on another host
 
 REMEDIES = {
-    errno.ENOSPC: "free space or choose another store=...",
-    errno.EDQUOT: "free space or choose another store=...",
-    errno.EFBIG: "free space or choose another store=...",
+    errno.ENOSPC: "free space or choose another {setting}=...",
+    errno.EDQUOT: "free space or choose another {setting}=...",
+    errno.EFBIG: "free space or choose another {setting}=...",
     errno.EMFILE: "raise the limit on open files (ulimit -n) or take fewer runs at once",
-    errno.EACCES: "make it writable or choose another store=...",
-    errno.EPERM: "make it writable or choose another store=...",
-    errno.EROFS: "make it writable or choose another store=...",
+    errno.EACCES: "make it writable or choose another {setting}=...",
+    errno.EPERM: "make it writable or choose another {setting}=...",
+    errno.EROFS: "make it writable or choose another {setting}=...",
 }
 
 
@@ -43,17 +44,24 @@ class StoreError(UserError):
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """An OSError while `path` is written becomes a StoreError that names the file and the remedy."""
+def explained(path: Path, setting: str = "store") -> Iterator[None]:
+    """An OSError while `path` is written becomes a StoreError that names the file and the remedy; `setting` says where it lies."""
     try:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        remedy = REMEDIES.get(error.errno or 0, "choose another store=...")
+        remedy = REMEDIES.get(error.errno or 0, "choose another {setting}=...").format(setting=setting)
         raise StoreError(
             f"{path}: cannot be written: {reason}. Remedy: {remedy}; nothing already stored is lost; "
             "run the same command again."
         ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raises StoreError where results could not be written under `folder`, before any work for them; leaves nothing behind."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    with explained(folder, "results"), tempfile.TemporaryFile(dir=there):
+        pass
 
 
 def part_name(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from noise_reg.artefacts.rows import check_writable
+from noise_reg.atomic import check_writable
 from noise_reg.evaluation_spec import (
     AttackSpec,
     CertificateSpec,

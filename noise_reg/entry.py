@@ -89,10 +89,10 @@ def with_known_keys(message: str) -> str:
     found = re.match(r"Could not override '([^']+)'", message)
     if found is None:
         return message
-    group, _, _ = found[1].rpartition(".")
+    group, _, name = found[1].rpartition(".")
     whole = base_config()
     cfg = OmegaConf.select(whole, group) if group else whole
-    if isinstance(cfg, DictConfig) and found[1].rpartition(".")[2] in cfg:  # it stands for another node
+    if isinstance(cfg, DictConfig) and name in cfg:  # it stands for another node
         now = ", ".join(f"{key!s}: {cfg[key]}" for key in cfg)
         return f"{found[1]}: {group} is set as a whole: give all of it, as in '{group}={{{now}}}'"
     known = ", ".join(sorted(map(str, cfg))) if isinstance(cfg, DictConfig) else "none"

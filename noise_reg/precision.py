@@ -10,9 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
+
+
+def processor() -> str:
+    """'amx', 'avx512', 'avx2' or what torch calls this processor's capability."""
+    flags = Path("/proc/cpuinfo")
+    if flags.exists() and "amx_tile" in flags.read_text():
+        return "amx"
+    return torch.backends.cpu.get_cpu_capability().lower()
 
 
 @cache

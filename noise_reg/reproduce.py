@@ -17,16 +17,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.artefacts import artefact
 from noise_reg.artefacts.lines import STUCK
-from noise_reg.artefacts.rows import Rows, check_writable, read_rows, thin_history
+from noise_reg.artefacts.rows import Rows, read_rows, thin_history
 from noise_reg.artefacts.table1 import draw_digits
 from noise_reg.artefacts.verdicts import Verdict
+from noise_reg.atomic import check_writable
 from noise_reg.checkout import commit
 from noise_reg.config import Job, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
 from noise_reg.evaluation_spec import CertificateSpec, ShiftSpec
 from noise_reg.pipeline import Pipeline
-from noise_reg.precision import rounds_factors
+from noise_reg.precision import processor
 from noise_reg.spec import RunSpec, SpecError
 from noise_reg.store import EVALUATION_COLUMNS, Store
 from noise_reg.wanted import Wanted, evaluations_of, wanted_runs
@@ -241,4 +242,4 @@ def outcome(pipeline: Pipeline, job: Job) -> dict[str, Any]:
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}{' AMX' if all(rounds_factors()) else ''}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {processor().upper()}"

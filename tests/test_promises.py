@@ -258,12 +258,12 @@ def test_arithmetic_leaves_torch_as_it_found_it_even_after_an_error(precision: s
 
     before = state()
     assert before[2] > 0  # nothing before this test has left denormal numbers flushed
-    products = "bf16" if precision == "bf16" or not any(rounds_factors()) else "ieee"
+    factors = "bf16" if precision == "bf16" or not any(rounds_factors()) else "ieee"
     convolutions = {"bf16": "bf16", "fp32": "ieee"}[precision]
 
     def fail_within() -> None:
         with arithmetic(precision, torch.device("cpu")):
-            assert state() == (products, convolutions, 0.0)
+            assert state() == (factors, convolutions, 0.0)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -13,7 +13,6 @@ import csv
 import io
 import math
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from noise_reg.atomic import replace_file
+from noise_reg.atomic import explained, replace_file
 from noise_reg.errors import UserError
 
 STATUSES = ("completed", "diverged", "failed")
@@ -252,25 +251,6 @@ def thin_history(history: pd.DataFrame, epochs: tuple[int, ...] = (1, 2, 5, 10, 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """`path` holds all of `data`, or what it held before."""
-    try:
+    with explained(path, "results"):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, [data])
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def check_writable(folder: Path) -> None:
-    """Raises UserError where results could not be written, before any work for them; leaves nothing behind."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{path}: cannot be written: {error.strerror or error}. Remedy: choose another results=... or free it; runs that are stored "
-        "are not lost"
-    )

@@ -38,7 +38,7 @@ def evaluation_times(work: Workload, images: int, repeats: int) -> pd.DataFrame:
     _, weights = next(work.initial("fp32"))
     model = stacked_model([spec.replace(precision="fp32")], [weights], data.image, data.classes).to(work.device)
     pixels, shapes = data.test_pixels[:images], [layer.get_parameter("weight").shape[1:] for layer in model.layers]
-    with torch.no_grad():
+    with torch.no_grad(), arithmetic("fp32", work.device):
         own = torch.cat(
             [model(x[None], CLEAN)[0].argmax(1) for x in data.test_x[:images].split(CHUNK)]
         )  # all are right

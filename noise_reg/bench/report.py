@@ -21,6 +21,7 @@ from noise_reg.bench.contenders import BASE, CONTENDERS
 from noise_reg.bench.evaluate import evaluation_lines
 from noise_reg.bench.work import Recipe
 from noise_reg.checkout import commit
+from noise_reg.precision import processor
 
 IDLE = 0.97  # processor time per second of a contender below which something else must have been running
 HEAD = (
@@ -64,14 +65,6 @@ class Report:
 
 def floor_name(precision: str) -> str:
     return f"floor_{precision}"
-
-
-def processor() -> str:
-    """'amx', 'avx512', 'avx2' or what torch calls this processor's capability."""
-    flags = Path("/proc/cpuinfo")
-    if flags.exists() and "amx_tile" in flags.read_text():
-        return "amx"
-    return torch.backends.cpu.get_cpu_capability().lower()
 
 
 def machine(device: str) -> str:
