@@ -54,7 +54,7 @@ def show_seconds(seconds: float) -> str:
 def estimate(pipeline: Pipeline, jobs: Sequence[Job], results: Path) -> Estimate:
     """Probes the stacks that `jobs` still need; `results` holds the committed rows."""
     unique = {job.spec.key: job for job in jobs}
-    found = pipeline.store.take_complete(unique, pipeline.say)
+    found = pipeline.stored(job.spec for job in unique.values())
     stacks = pipeline.stacks([job.spec for key, job in unique.items() if key not in found])
     before = epochs_before(results)
     workers = pipeline.workers(len(stacks))

@@ -13,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from noise_reg.config import Job, Runtime
-from noise_reg.data import Dataset, load
+from noise_reg.data import DataError, Dataset, load, resolve_data_dir
+from noise_reg.data_check import REMEDY, DataCheck, content_of, measured_on
 from noise_reg.errors import UserError
 from noise_reg.evaluate import evaluation_precision, measure
 from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec, ValidationSpec
@@ -83,6 +84,7 @@ class Pipeline:
         self.tracker = Tracker(TrackingSpec(runtime.wandb, runtime.wandb_project, str(self.store.root)), say)
         self.datasets: dict[str, Dataset] = {}
         self.prepared: dict[tuple[Any, ...], TrainingData] = {}
+        self.check = DataCheck(self.store, resolve_data_dir(runtime.data_dir), self.dataset, self.data)
         self.lost_workers = 0
         self.methods: dict[str, str] = {}  # the method's name of each run met, by key
 
@@ -122,7 +124,7 @@ class Pipeline:
             for settings in (None, *job.evaluations):
                 self.data_for(job.spec, settings)  # a data set that is not there is an error before any work
         self.methods |= {key: job.method for key, job in unique.items()}
-        found = self.store.take_complete(unique, self.say)
+        found = self.stored([job.spec for job in unique.values()])
         missing = {key: job for key, job in unique.items() if key not in found}
         total = sum(job.spec.max_epochs for job in missing.values())
         with tqdm(total=total, unit="epoch", disable=not missing, desc="training", dynamic_ncols=True) as bar:
@@ -130,6 +132,13 @@ class Pipeline:
         self.evaluate(list(unique.values()))
         self.mirror([unique[key] for key in unique if key in missing], group, tags)
         return [self.store.read_record(job.spec.key) for job in jobs]
+
+    def stored(self, specs: Iterable[RunSpec]) -> set[str]:
+        """The keys of those whose runs are stored, intact and trained on the data of now. Raises UserError where they are others."""
+        by_key = {spec.key: spec for spec in specs}
+        found = self.store.take_complete(by_key, self.say)
+        self.check.check_runs(spec for key, spec in by_key.items() if key in found)
+        return found
 
     def train_missing(self, missing: Mapping[str, Job], bar: Progress) -> None:
         """Trains until nothing is missing; runs that another process holds are waited for, or taken over when it dies."""
@@ -142,7 +151,7 @@ class Pipeline:
                 for specs in stacks:
                     todo -= self.train_unclaimed(specs, bar)
             if todo:
-                finished = self.store.take_complete(todo, self.say)
+                finished = self.stored(missing[key].spec for key in todo)
                 bar.update(sum(missing[key].spec.max_epochs for key in finished))
                 todo -= finished
             if todo and not self.lost_workers:
@@ -154,7 +163,7 @@ class Pipeline:
     def train_unclaimed(self, specs: Sequence[RunSpec], bar: Progress) -> set[str]:
         """Trains those of `specs` that nobody else is training or has trained; the keys of those that nobody else is at."""
         with self.store.claim([spec.key for spec in specs]) as claimed:
-            done = self.store.take_complete(claimed, self.say)  # another process may just have finished
+            done = self.stored(spec for spec in specs if spec.key in claimed)  # another process may just have finished
             specs = [spec for spec in specs if spec.key in claimed and spec.key not in done]
             if specs:
                 self.train_stack(specs, bar)
@@ -203,9 +212,10 @@ class Pipeline:
         """`specs` as stacks: first those begun earlier, as their checkpoints have them, then the rest freshly cut."""
         wanted = {spec.key: spec for spec in specs}
         stacks: list[list[RunSpec]] = []
-        for _, meta in self.store.checkpoints():
+        for name, meta in self.store.checkpoints():
             begun = [parse(RunSpec, tree) for tree in meta["specs"]]
             if any(spec.key in wanted for spec in begun):
+                self.check.check_checkpoint(name, meta, begun[0].dataset.name)
                 stacks.append(begun)
                 for spec in begun:
                     wanted.pop(spec.key, None)
@@ -259,6 +269,7 @@ class Pipeline:
         state = {f"{STATE}{name}": value for name, value in stack.optimizer.state().items()}
         tensors = {key: value.cpu().numpy() for key, value in {**stack.model.state_dict(), **state}.items()}
         meta = {"specs": [dataclasses.asdict(spec) for spec in stack.specs], "epoch": stack.epoch}
+        meta["data"] = content_of(self.dataset(stack.specs[0].dataset.name))
         meta["methods"] = {spec.key: self.methods[spec.key] for spec in stack.specs}
         meta |= {"histories": stack.histories, "seconds": stack.seconds, "layers": [int(n) for n in stack.model.nodes]}
         self.store.save_checkpoint(name, tensors, meta)
@@ -270,6 +281,7 @@ class Pipeline:
             begun = [parse(RunSpec, tree) for tree in meta["specs"]]
             if not wanted <= {spec.key for spec in begun}:
                 continue
+            self.check.check_checkpoint(name, meta, begun[0].dataset.name)
             loaded = self.store.load_checkpoint(name)
             if loaded is None:
                 continue
@@ -287,17 +299,28 @@ class Pipeline:
     def evaluate(self, jobs: Sequence[Job]) -> None:
         """The evaluations of every completed run that lacks them."""
         lacking: dict[tuple[str, EvaluationSpec], list[RunSpec]] = {}
-        methods = {job.spec.key: job.method for job in jobs}
+        others: dict[str, list[RunSpec]] = {}  # runs made with other data, by how these differ
+        methods, unsuitable = {job.spec.key: job.method for job in jobs}, list[str]()
+
+        def refuse(specs: Sequence[RunSpec], reason: object) -> None:
+            unsuitable.append(describe_spec(specs[0], methods[specs[0].key]))
+            more = f" and {len(specs) - 1} more" if len(specs) > 1 else ""
+            self.say(f"not evaluated: {unsuitable[-1]}{more}: {reason}")
+
         for job in jobs:
             status = self.store.read_record(job.spec.key)["status"]
             if status != "completed":
                 self.say(f"not evaluated: {describe_spec(job.spec, job.method)}, which {status}")
                 continue
-            for settings in job.evaluations:
-                asked = dataclasses.asdict(settings)
-                if self.store.evaluation(job.spec.key, settings.label, asked) is None:
-                    lacking.setdefault((job.spec.stack_key(), settings), []).append(job.spec)
-        count, unsuitable = sum(map(len, lacking.values())), list[str]()
+            lacks = [settings for settings in job.evaluations if self.lacks(job.spec.key, settings)]
+            if problem := self.other_data(job, lacks):
+                others.setdefault(problem, []).append(job.spec)
+                continue
+            for settings in lacks:
+                lacking.setdefault((job.spec.stack_key(), settings), []).append(job.spec)
+        for problem, specs in others.items():
+            refuse(specs, problem)
+        count = sum(map(len, lacking.values()))
         with tqdm(total=count, unit="run", disable=not count, desc="evaluating", dynamic_ncols=True) as bar:
             for (_, settings), specs in lacking.items():
                 size = 1 if isinstance(settings, CertificateSpec) else self.stack_size(specs[0])
@@ -307,13 +330,25 @@ class Pipeline:
                     try:
                         self.evaluate_stack(chunk, settings)
                     except SpecError as error:  # images of another shape, no validation images: the other runs go on
-                        unsuitable.append(describe_spec(chunk[0], methods[chunk[0].key]))
-                        more = f" and {len(chunk) - 1} more" if len(chunk) > 1 else ""
-                        self.say(f"not evaluated: {unsuitable[-1]}{more}: {error}")
+                        refuse(chunk, error)
                     bar.update(len(chunk))
         if unsuitable:
             stacks = "1 stack of runs was" if len(unsuitable) == 1 else f"{len(unsuitable)} stacks of runs were"
             raise UserError(f"{stacks} not evaluated, the first with {unsuitable[0]}")
+
+    def lacks(self, key: str, settings: EvaluationSpec) -> bool:
+        return self.store.evaluation(key, settings.label, dataclasses.asdict(settings)) is None
+
+    def other_data(self, job: Job, lacks: Sequence[EvaluationSpec]) -> str | None:
+        """How the data of a stored run, or of its evaluations, differ from those of now, or None."""
+        try:
+            problems = [self.check.of_run(job.spec)]
+            problems += [self.check.of_evaluation(job.spec.key, s) for s in job.evaluations if s not in lacks]
+        except DataError:
+            if lacks:
+                raise
+            return None  # nothing is measured: what is stored can be shown without the data
+        return next((f"{problem}. {REMEDY}" for problem in problems if problem), None)
 
     def evaluate_stack(self, specs: Sequence[RunSpec], settings: EvaluationSpec) -> None:
         data = self.data_for(specs[0], settings)
@@ -323,10 +358,11 @@ class Pipeline:
         model.set_precision(precision)
         with arithmetic(precision, self.device):
             measured = measure(model, data, settings, lambda: self.store.model(specs[0].key).to(self.device))
+        other = measured_on(self.dataset(settings.dataset)) if isinstance(settings, ShiftSpec) else None
         for name, asked, _ in settings.stored():
             strengths, accuracy_RS = measured[name]
             for spec, row in zip(specs, accuracy_RS.tolist(), strict=True):
-                self.store.write_evaluation(spec.key, name, asked, list(zip(strengths, row, strict=True)))
+                self.store.write_evaluation(spec.key, name, asked, list(zip(strengths, row, strict=True)), other)
 
     def mirror(self, jobs: Iterable[Job], group: str, tags: Sequence[str]) -> None:
         """Shows the runs in Weights & Biases, from what the store holds of them."""

@@ -53,6 +53,7 @@ def prepare(dataset: Dataset, spec: RunSpec, device: torch.device) -> TrainingDa
         facts={
             "data_source": dataset.provenance["source"],
             "data_file": dataset.provenance["file"],
+            "data_sha256": dataset.sha256,
             "split_sha256": split_digest(index),
             "train_images": len(index),
         },

@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.artefacts import artefact
+from noise_reg.artefacts.folder import load_provenance
 from noise_reg.artefacts.lines import STUCK
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history
 from noise_reg.artefacts.table1 import draw_digits
@@ -23,6 +24,7 @@ from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.atomic import check_writable
 from noise_reg.checkout import commit
 from noise_reg.config import Job, read_runtime
+from noise_reg.data_check import pixel_scale
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
 from noise_reg.evaluation_spec import CertificateSpec, ShiftSpec
@@ -64,6 +66,8 @@ def reproduce(cfg: DictConfig) -> None:
     pipeline = Pipeline(read_runtime(cfg))
     kept = read_rows(out) if cfg.keep_rows and (out / "runs.csv").exists() else None
     done = set() if kept is None else set(kept.runs["key"])
+    if done & {w.job.spec.key for w in wanted}:
+        pipeline.check.check_rows(load_provenance(out), wanted[0].job.spec, out)
     own_words = cfg.artefact.get("below_paper_scale", {})
     below_paper_scale = str(own_words.get(cfg.preset.name, cfg.preset.below_paper_scale))
     if not cfg.train:
@@ -122,7 +126,7 @@ def check(cfg: DictConfig) -> None:
 
 def those_there(wanted: Sequence[Wanted], pipeline: Pipeline, kept: set[str]) -> list[Wanted]:
     """The wanted runs that are stored or kept as rows. Raises UserError if there are none."""
-    stored = pipeline.store.take_complete([w.job.spec.key for w in wanted], pipeline.say)
+    stored = pipeline.stored(w.job.spec for w in wanted)
     there = [w for w in wanted if w.job.spec.key in stored | kept]
     if not there:
         raise UserError(f"train = false: none of the {len(wanted)} runs is in the store {pipeline.runtime.store} yet")
@@ -214,7 +218,7 @@ def run_provenance(spec: RunSpec, pipeline: Pipeline) -> dict[str, Any]:
         "dataset": spec.dataset.name,
         "reading": dataclasses.asdict(spec.reading),
         "data": pipeline.data(spec).facts,
-        "pixel_scale": pipeline.data(spec).standardizer.scale.unique().tolist()[:10],  # one number, or one a channel
+        "pixel_scale": pixel_scale(pipeline.data(spec)),
         "commit": commit(),
         "machine": machine(pipeline.device),
         "versions": {name: version(name) for name in ("torch", "numpy", "pandas", "hydra-core")},

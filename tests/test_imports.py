@@ -20,7 +20,7 @@ LAYERS = [
     ["nn", "artefacts", "losses"],
     ["regularizers", "plan", "prepare"],
     ["optimizers", "evaluate", "store", "tracking", "meters"],
-    ["train", "config"],
+    ["train", "config", "data_check"],
     ["pipeline"],
     ["estimate", "wanted"],
     ["sweep", "reproduce", "reevaluate", "entry"],

@@ -154,7 +154,7 @@ def test_fig2_runs_from_prepared_data_to_both_panels(tmp_path: Path, monkeypatch
         arrays[f"{part}_labels"] = generator.integers(0, 10, count).astype(np.uint8)
         arrays[f"{part}_images"] = generator.integers(0, 256, (count, 28, 28)).astype(np.uint8)
     np.savez_compressed(tmp_path / "fmnist.npz", **arrays)
-    monkeypatch.delitem(prepared.KNOWN_SHA256, "fmnist.npz")
+    monkeypatch.setattr(prepared, "KNOWN_CONTENT", {})
     overrides = ["artefact=fig2", "preset=smoke", f"data_dir={tmp_path}", f"store={tmp_path}/store", "wandb=disabled",
                  f"results={tmp_path}/results", "corruption.grid=[0,0.9]", "corruption.draws=1"]  # fmt: skip
     small = ["arch.widths=[8]", "reading.train_fraction=0.01", "optimizer.batch_size=64", "max_epochs=1"]

@@ -120,7 +120,7 @@ def save(folder: Path, name: str, size: int, train: int, test: int) -> None:
 
 
 def test_it_is_made_from_its_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noise_reg.data.prepared.KNOWN_SHA256", {})
+    monkeypatch.setattr("noise_reg.data.prepared.KNOWN_CONTENT", {})
     save(tmp_path, "mnist", 28, 400, 50)
     save(tmp_path, "usps", 16, 20, 40)
     overrides = [
@@ -150,7 +150,7 @@ def test_only_networks_on_mnists_format_are_tested(tmp_path: Path) -> None:
     overrides += [f"data_dir={tmp_path}", "artefact.methods=[['regularizer=none']]", "artefact.second_readings=[]"]
     save(tmp_path, "usps", 16, 20, 40)
     with pytest.MonkeyPatch.context() as patch, composed("reproduce", *overrides) as cfg:
-        patch.setattr("noise_reg.data.prepared.KNOWN_SHA256", {})
+        patch.setattr("noise_reg.data.prepared.KNOWN_CONTENT", {})
         with pytest.raises(SpecError, match=r"shift to usps: the run.s images are \(1, 8, 8\)"):
             reproduce(cfg)
 

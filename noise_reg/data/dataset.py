@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Dataset:
     """A data set as it left its source: grey or RGB levels 0..255, in the source's order.
 
     train_images, test_images: uint8 (N, C, H, W); train_labels, test_labels: int64 (N,), in 0..classes-1.
-    provenance: `source` (npz, torchvision or embedded), `file` (no folder), `sha256` (by file or array), `note`.
+    provenance: `source` (npz, torchvision or embedded), `file` (no folder), `note`.
     """
 
     name: str
@@ -48,6 +49,17 @@ class Dataset:
     test_labels: Tensor
     classes: int
     provenance: dict[str, Any]
+
+    @cached_property
+    def sha256(self) -> str:
+        """64 hexadecimal digits that name the content: all pixels and labels in their order and shapes, whatever file they are from."""
+        train = part_sha256(self.train_images, self.train_labels)
+        return hashlib.sha256(f"{train} {self.test_sha256}".encode()).hexdigest()
+
+    @cached_property
+    def test_sha256(self) -> str:
+        """The like for the test images and labels alone."""
+        return part_sha256(self.test_images, self.test_labels)
 
 
 def build(name: str, arrays: Mapping[str, NDArray[Any]], where: str, provenance: dict[str, Any]) -> Dataset:
@@ -86,10 +98,9 @@ def check_labels(labels: NDArray[Any], images: int, what: str) -> None:
         raise DataError(f"{what} holds labels {labels.min()}..{labels.max()}, expected 0..{CLASSES - 1}")
 
 
-def array_digests(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """SHA-256 of every array's bytes as laid out by its source: images uint8, labels as little-endian int64."""
-    digests = {}
-    for name, array in arrays.items():
-        plain = array if array.dtype == np.uint8 else array.astype("<i8")
-        digests[name] = hashlib.sha256(np.ascontiguousarray(plain).tobytes()).hexdigest()
-    return digests
+def part_sha256(images_u8: Tensor, labels: Tensor) -> str:
+    """SHA-256 of the shape, the levels uint8 (N, C, H, W) and the labels (N,) as little-endian int64."""
+    digest = hashlib.sha256(str(tuple(images_u8.shape)).encode())
+    digest.update(images_u8.contiguous().numpy().data)
+    digest.update(labels.contiguous().numpy().astype("<i8").data)
+    return digest.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_reg.data.dataset import Dataset, array_digests, build
+from noise_reg.data.dataset import Dataset, build
 
 SPLIT_SEED = 0
 TEST_EVERY = 5
@@ -36,8 +36,8 @@ def load_embedded_digits() -> Dataset:
         "test_images": images[test],
         "test_labels": labels[test],
     }
-    provenance = {"source": "embedded", "file": "sklearn.datasets.load_digits", "sha256": array_digests(arrays)}
-    return build("digits", arrays, "sklearn.datasets.load_digits", {**provenance, "note": RULE})
+    provenance = {"source": "embedded", "file": "sklearn.datasets.load_digits", "note": RULE}
+    return build("digits", arrays, "sklearn.datasets.load_digits", provenance)
 
 
 def is_test(labels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -127,17 +127,20 @@ class RunFolder:
     def evaluation_names(self) -> list[str]:
         return sorted(path.stem for path in self.path.glob("evaluations/[!.]*.json"))
 
-    def write_evaluation(self, name: str, settings: Mapping[str, Any], rows: Sequence[tuple[float, float]]) -> None:
+    def write_evaluation(
+        self, name: str, settings: Mapping[str, Any], rows: Sequence[tuple[float, float]], data: Mapping[str, str]
+    ) -> None:
         """Replaces the evaluation `name`. Raises StoreError."""
         numbers = [[float(strength), float(accuracy)] for strength, accuracy in rows]
-        data = seal({"key": self.key, "name": name, "settings": plain(settings), "rows": numbers})
+        document = {"key": self.key, "name": name, "settings": plain(settings), "rows": numbers}
+        sealed = seal(document | {"data": data} if data else document)
         path = self.evaluation_path(name)
         with explained(path):
             path.parent.mkdir(exist_ok=True)
-            replace_file(path, [data])
+            replace_file(path, [sealed])
 
     def evaluation(self, name: str) -> dict[str, Any]:
-        """What was written: `settings`, and `rows` of [strength, accuracy] with NaN where it is not finite."""
+        """What was written: `settings`, `rows` of [strength, accuracy] with NaN where it is not finite, and `data` where given."""
         document = unseal(read_bytes(self.evaluation_path(name)))
         if (document["key"], document["name"]) != (self.key, name):
             raise Damaged(f"it is evaluation {document['name']} of run {document['key']}")

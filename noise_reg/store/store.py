@@ -148,13 +148,21 @@ class Store:
     # --- evaluations ------------------------------------------------------------------------------------------------
 
     def write_evaluation(
-        self, key: str, name: str, settings: Mapping[str, Any], rows: Sequence[tuple[float, float]]
+        self,
+        key: str,
+        name: str,
+        settings: Mapping[str, Any],
+        rows: Sequence[tuple[float, float]],
+        data: Mapping[str, str] | None = None,
     ) -> None:
-        """(strength, accuracy) rows in place of any stored under `name`. Raises StoreError, also if there is no such run."""
+        """(strength, accuracy) rows in place of any stored under `name`. Raises StoreError, also if there is no such run.
+
+        data: what names the data set it was measured on, where that is not the run's own.
+        """
         run = self._run(key)
         if not run.has_record():
             raise StoreError(f"run {key} is not in the store {self.root}; evaluation {name} cannot be added to it")
-        run.write_evaluation(checked_name(name), settings, rows)
+        run.write_evaluation(checked_name(name), settings, rows, data or {})
 
     def evaluation(self, key: str, name: str, settings: Mapping[str, Any]) -> pd.DataFrame | None:
         """Strengths and accuracies, if stored with equal settings. A damaged evaluation is named and set aside."""
@@ -170,6 +178,11 @@ class Store:
         if stored["settings"] != plain(settings):
             return None
         return pd.DataFrame(stored["rows"], columns=EVALUATION_COLUMNS[2:], dtype=float)
+
+    def evaluation_data(self, key: str, name: str) -> dict[str, str]:
+        """What names the data set that a stored evaluation was measured on, where it is not the run's own and was said."""
+        with self._readable(key) as run:
+            return dict(run.evaluation(name).get("data", {}))
 
     def evaluations(self) -> pd.DataFrame:
         """One row a strength of each evaluation: `EVALUATION_COLUMNS`. Damaged ones are named and left out."""
