@@ -18,13 +18,14 @@ from noise_reg.data_check import REMEDY, DataCheck, content_of, measured_on
 from noise_reg.errors import UserError
 from noise_reg.evaluate import evaluation_precision, measure
 from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec, ValidationSpec
+from noise_reg.mirror import Mirror
 from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData, data_key, held_out, prepare, shifted
 from noise_reg.spec import RunSpec, SpecError, digest, parse
 from noise_reg.store import Store
-from noise_reg.tracking import Tracker, TrackingSpec
+from noise_reg.tracking import TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
 from noise_reg.workers import Send, possible_workers, run_in_workers
 
@@ -81,7 +82,7 @@ class Pipeline:
         self.device = find_device(runtime.device)
         self.store = Store(runtime.store)
         self.store.warn = say
-        self.tracker = Tracker(TrackingSpec(runtime.wandb, runtime.wandb_project, str(self.store.root)), say)
+        self.mirror = Mirror(TrackingSpec(runtime.wandb, runtime.wandb_project, str(self.store.root)), self.store, say)
         self.datasets: dict[str, Dataset] = {}
         self.prepared: dict[tuple[Any, ...], TrainingData] = {}
         self.check = DataCheck(self.store, resolve_data_dir(runtime.data_dir), self.dataset, self.data)
@@ -126,11 +127,11 @@ class Pipeline:
         self.methods |= {key: job.method for key, job in unique.items()}
         found = self.stored([job.spec for job in unique.values()])
         missing = {key: job for key, job in unique.items() if key not in found}
+        self.mirror.expect(unique, group, tags)
         total = sum(job.spec.max_epochs for job in missing.values())
         with tqdm(total=total, unit="epoch", disable=not missing, desc="training", dynamic_ncols=True) as bar:
             self.train_missing(missing, bar)
-        self.evaluate(list(unique.values()))
-        self.mirror([unique[key] for key in unique if key in missing], group, tags)
+        self.evaluate_and_mirror(list(unique.values()), group, tags)
         return [self.store.read_record(job.spec.key) for job in jobs]
 
     def stored(self, specs: Iterable[RunSpec]) -> set[str]:
@@ -296,6 +297,15 @@ class Pipeline:
             return stack, name
         return new_stack(specs, data), f"stack-{digest(sorted(wanted))}"
 
+    def evaluate_and_mirror(self, jobs: Sequence[Job], group: str, tags: Sequence[str]) -> None:
+        """`evaluate`; whatever that raises for runs that could not be, all of them are mirrored."""
+        try:
+            self.evaluate(jobs)
+        except UserError:
+            self.mirror.update([job.spec.key for job in jobs], group, tags)
+            raise
+        self.mirror.update([job.spec.key for job in jobs], group, tags)
+
     def evaluate(self, jobs: Sequence[Job]) -> None:
         """The evaluations of every completed run that lacks them."""
         lacking: dict[tuple[str, EvaluationSpec], list[RunSpec]] = {}
@@ -363,17 +373,6 @@ class Pipeline:
             strengths, accuracy_RS = measured[name]
             for spec, row in zip(specs, accuracy_RS.tolist(), strict=True):
                 self.store.write_evaluation(spec.key, name, asked, list(zip(strengths, row, strict=True)), other)
-
-    def mirror(self, jobs: Iterable[Job], group: str, tags: Sequence[str]) -> None:
-        """Shows the runs in Weights & Biases, from what the store holds of them."""
-        if self.tracker.silent:
-            return
-        evaluations = self.store.evaluations()
-        for job in jobs:
-            key = job.spec.key
-            rows = evaluations[evaluations["key"] == key]
-            record = self.store.read_record(key)
-            self.tracker.log_run(key, self.store.spec(key), record, self.store.history(key), rows, group, tags)
 
 
 def merged(jobs: Sequence[Job]) -> dict[str, Job]:

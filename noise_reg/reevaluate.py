@@ -37,7 +37,7 @@ def reevaluate(cfg: DictConfig) -> None:
         Job(parse(RunSpec, pipeline.store.spec(key)), str(runs.loc[key, "method"]), evaluations, runtime)
         for key in keys
     ]
-    pipeline.evaluate(jobs)
+    pipeline.evaluate_and_mirror(jobs, "train", ["train"])
     if jobs:
         show(pipeline, jobs, evaluations)
     if unknown:

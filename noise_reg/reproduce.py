@@ -85,7 +85,8 @@ def reproduce(cfg: DictConfig) -> None:
     pipeline.complete(jobs, group=made.name, tags=[made.name, cfg.preset.name])
     if cfg.shard is None and "certificate" in cfg.artefact.get("evaluations", []):
         wanted = certified(cfg, wanted, pipeline, done)
-        pipeline.evaluate([w.job for w in wanted if any(isinstance(s, CertificateSpec) for s in w.job.evaluations)])
+        chosen = [w.job for w in wanted if any(isinstance(s, CertificateSpec) for s in w.job.evaluations)]
+        pipeline.evaluate_and_mirror(chosen, made.name, [made.name, cfg.preset.name])
     seconds = time.perf_counter() - started
     print(f"runs complete after {show_seconds(seconds)} (estimate: {before.range})")
     if cfg.shard is not None:
@@ -94,7 +95,7 @@ def reproduce(cfg: DictConfig) -> None:
     context |= {"below_paper_scale": below_paper_scale, "seconds": round(seconds, 1), "estimate": before.range}
     verdicts = made.build(collect(pipeline.store, wanted, kept, made.whole_history), context, out)
     show_conversion(pipeline, wanted[0].job, out)
-    pipeline.tracker.log_artefact(out.name, out, context)
+    pipeline.mirror.update_artefact(out.name, out, context)
     show_verdicts(verdicts, out)
 
 

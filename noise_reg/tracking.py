@@ -1,19 +1,20 @@
-"""A mirror of the store in Weights & Biases, written after the fact: one W&B run for each stored run and each artefact.
+"""Runs and artefacts as Weights & Biases runs: the only file that imports wandb, in a process of its own (see mirror.py).
 
-The store is the truth and W&B a copy for the eye, so nothing here may stop or slow a training: the first failure
-becomes one warning, and tracking is silent from then on. Only this file imports wandb, and only once it is needed.
+Everything here raises what goes wrong; what was not written whole is an error too.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -22,11 +23,9 @@ from noise_reg.spec import checked, one_of
 if TYPE_CHECKING:
     import wandb
 
-P = ParamSpec("P")
-
 # Seconds that a dead network or a full disk may cost, once: until the service has started, until the server has
-# answered, until a finished run has been sent.
-SERVICE_TIMEOUT, INIT_TIMEOUT, FINISH_TIMEOUT = 30.0, 20.0, 60.0
+# answered, until a finished run has been sent, until a written run has been read back.
+SERVICE_TIMEOUT, INIT_TIMEOUT, FINISH_TIMEOUT, READ_TIMEOUT = 30.0, 20.0, 60.0, 60.0
 
 # wandb records machine, command line, code and terminal unless told otherwise; a result needs none of them.
 PRIVATE: dict[str, Any] = {
@@ -59,41 +58,27 @@ class TrackingSpec:
     )
     folder: str = checked(lambda folder: None if folder else "a folder")  # wandb writes to its sub-folder wandb/
 
-
-def harmless(method: Callable[Concatenate[Tracker, P], None]) -> Callable[Concatenate[Tracker, P], None]:
-    """Turns the tracker's first failure into one warning, and every later call into nothing."""
-
-    @wraps(method)
-    def guarded(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self.silent:
-            return
-        try:
-            method(self, *args, **kwargs)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, the training goes on
-            self.silent = True
-            reason = " ".join(str(error).split())[:300]
-            self.warn(f"Weights & Biases is off from here on, the store is complete: {type(error).__name__}: {reason}")
-
-    return guarded
+    @property
+    def target(self) -> str:
+        """What a mirror is told apart by: a run that is shown in one place is not thereby shown in another."""
+        where = (
+            [os.environ.get(name, "") for name in ("WANDB_BASE_URL", "WANDB_ENTITY")] if self.mode == "online" else []
+        )
+        return " ".join([self.mode, *filter(None, where), self.project])
 
 
-class Tracker:
-    """Mirrors runs and artefacts; `warn` receives at most one line."""
+class Writer:
+    """Writes to one target; every run and artefact replaces what the target had under its id."""
 
-    def __init__(self, spec: TrackingSpec, warn: Callable[[str], None]) -> None:
+    def __init__(self, spec: TrackingSpec) -> None:
         self.spec = spec
-        self.warn = warn
-        self.silent = spec.mode == "disabled"
         self._settings: wandb.Settings | None = None
-        if spec.mode == "online":  # a missing key is worth knowing before hours of training
-            self.connect()
 
-    @harmless
     def connect(self) -> None:
+        """Starts wandb's service; online a missing key is told."""
         self._start()
 
-    @harmless
-    def log_run(
+    def write_run(
         self,
         key: str,
         spec: Mapping[str, Any],
@@ -102,8 +87,8 @@ class Tracker:
         evaluations: pd.DataFrame,
         group: str,
         tags: Sequence[str],
-    ) -> None:
-        """One stored run: `spec` is a RunSpec as nested dict, `record` the run's row of the store (with its method).
+    ) -> Path:
+        """One stored run, its folder: `spec` is a RunSpec as nested dict, `record` the run's row of the store (with its method).
 
         The config keeps the nesting, which W&B shows and filters as `strengths.nin_input`. The summary holds the
         record's scalars and each evaluation as `<evaluation>/<strength>`. W&B's own clock counts the mirroring; the
@@ -119,10 +104,10 @@ class Tracker:
             if len(evaluations):
                 run.log({"evaluations": table(evaluations, run, "evaluations", last)}, step=last)
             run.summary.update(summary_of(record, evaluations))
+        return Path(run.settings.sync_dir)
 
-    @harmless
-    def log_artefact(self, name: str, folder: Path, context: Mapping[str, Any]) -> None:
-        """One figure or table: every PNG of its folder as an image, every CSV as a table, verdicts.json as summary."""
+    def write_artefact(self, name: str, folder: Path, context: Mapping[str, Any]) -> Path:
+        """One figure or table, its folder: every PNG of its folder as an image, every CSV as a table, verdicts.json as summary."""
         config = dict(context)
         with self._run(f"artefact-{name}", name=name, group=name, job_type="artefact", config=config) as run:
             import wandb
@@ -137,19 +122,35 @@ class Tracker:
             verdicts = folder / "verdicts.json"
             if verdicts.exists():
                 run.summary.update(by_claim(json.loads(verdicts.read_text(encoding="utf-8"))))
+        return Path(run.settings.sync_dir)
+
+    def remove_others(self, id_: str, known: Collection[str]) -> None:
+        """Removes the offline folders of this id but those `known`: what a killed process left, or what was written anew."""
+        for folder in self._folders(id_):
+            if folder.name not in known:
+                shutil.rmtree(folder)
+
+    def _folders(self, id_: str) -> list[Path]:
+        return [
+            path for path in Path(self.spec.folder).glob("wandb/offline-run-*") if path.name.split("-", 3)[3] == id_
+        ]
 
     @contextmanager
-    def _run(self, key: str, **arguments: Any) -> Iterator[wandb.Run]:
+    def _run(self, id_: str, **arguments: Any) -> Iterator[wandb.Run]:
         settings = self._start().model_copy()  # init writes its arguments into the settings it is given
         import wandb
 
-        run = wandb.init(id=key, settings=settings, **arguments)
+        while time.strftime("%Y%m%d_%H%M%S") in [folder.name.split("-", 3)[2] for folder in self._folders(id_)]:
+            time.sleep(0.1)  # wandb names a folder by the second, and would write into the one that is there
+        run = wandb.init(id=id_, settings=settings, **arguments)
         try:
             yield run
-        except Exception:  # wandb's own context manager would print a traceback
+        except BaseException:  # wandb's own context manager would print a traceback
             run.finish(exit_code=1)
             raise
         run.finish()
+        if self.spec.mode == "offline":
+            check_whole(Path(run.settings.sync_file))
 
     def _start(self) -> wandb.Settings:
         """The settings of every run; the first call starts wandb's service, which then serves them all."""
@@ -185,6 +186,17 @@ class Tracker:
             raise PermissionError("no API key; run `wandb login`, set WANDB_API_KEY, or track offline")
         self._settings = settings
         return settings
+
+
+def check_whole(file: Path) -> None:
+    """Raises OSError if wandb did not write an offline run to its end, of which it says nothing itself."""
+    from wandb.util import get_core_path
+
+    call = [get_core_path(), "leet", "inspect", "--json", "--summary", "--no-observability", "-run-file", str(file)]
+    read = subprocess.run(call, capture_output=True, text=True, timeout=READ_TIMEOUT, check=False)
+    state = json.loads(read.stdout)["state"] if read.returncode == 0 else "unreadable"
+    if state != "finished":
+        raise OSError(f"{file.parent} was not written to its end: {state}; is the disk full?")
 
 
 def table(frame: pd.DataFrame, run: wandb.Run, label: str, step: int) -> wandb.Table:

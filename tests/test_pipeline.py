@@ -196,12 +196,12 @@ def test_a_batch_larger_than_the_data_is_named(tmp_path: Path) -> None:
         complete(wanted)
 
 
-def test_a_failing_tracker_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_mirror_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [
         Job(j.spec, j.method, j.evaluations, dataclasses.replace(j.runtime, wandb="offline"))
         for j in jobs(tmp_path, seeds=1)
     ]
-    monkeypatch.setattr("wandb.init", lambda **_: (_ for _ in ()).throw(RuntimeError("no service")))
+    monkeypatch.setattr("noise_reg.mirror.start", lambda *_: (_ for _ in ()).throw(RuntimeError("no process")))
     said: list[str] = []
     records = Pipeline(wanted[0].runtime, said.append).complete(wanted, "test", [])
     assert len(records) == 3

@@ -9,13 +9,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
-
-from noise_reg.tracking import Tracker, TrackingSpec
 
 ROOT = Path(__file__).parents[1]
 KEY = "0123456789abcdef"
@@ -30,26 +27,30 @@ SPEC = {
     "precision": "fp32",
     "seed": 3,
 }
-RECORD = {"key": KEY, "method": "in_ninr", "status": "completed", "epochs": 2, "test_accuracy": 0.8125, "seconds": 7.5}
+RECORD = {"method": "in_ninr", "status": "completed", "epochs": 2, "test_accuracy": 0.8125, "seconds": 7.5}
 HISTORY = {"epoch": [1, 2], "train_loss": [1.25, 0.625], "test_accuracy": [0.5, 0.8125], "norm_w_ni_0": [3.5, 2.75]}
 EVALUATIONS = {"evaluation": ["clean", "corruption"], "strength": [0.0, 0.3], "accuracy": [0.8125, 0.6875]}
 VERDICTS = [{"claim": "N1", "verdict": "reproduced", "difference": 0.03125}]
 
-# Runs in a process of its own: wandb keeps a service, threads and settings for the life of a process.
+# Runs in a process of its own, as a user's command does.
 PROGRAM = """
-import json, socket, sys
+import json, sys
 from pathlib import Path
-socket.gethostname = lambda: "token-of-host"
 import pandas as pd
 from noise_reg import tracking
+from noise_reg.mirror import Mirror
+from noise_reg.store import Store
 mode, folder, given = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 tracking.INIT_TIMEOUT = 2.0
+store = Store(folder)
+store.write_run(given["key"], given["spec"], pd.DataFrame(given["history"]), {}, given["record"])
+for name, strength, accuracy in zip(*given["evaluations"].values()):
+    store.write_evaluation(given["key"], name, {}, [(strength, accuracy)])
 spec = tracking.TrackingSpec(mode=mode, project="mirror", folder=folder)
-tracker = tracking.Tracker(spec, lambda line: print("WARN", line))
+mirror = Mirror(spec, store, lambda line: print("WARN", line))
 for _ in range(2):
-    history, evaluations = pd.DataFrame(given["history"]), pd.DataFrame(given["evaluations"])
-    tracker.log_run(given["key"], given["spec"], given["record"], history, evaluations, "fig2", ["quick"])
-tracker.log_artefact("fig2", Path("results"), {"preset": "quick"})
+    mirror.update([given["key"]], "fig2", ["quick"])
+    mirror.update_artefact("fig2", Path("results"), {"preset": "quick"})
 print("wandb imported", "wandb" in sys.modules)
 """
 GIVEN = {"key": KEY, "spec": SPEC, "record": RECORD, "history": HISTORY, "evaluations": EVALUATIONS}
@@ -61,8 +62,15 @@ def mirror(where: Path, mode: str, **environment: str) -> tuple[Path, str]:
     (work / "results").mkdir(parents=True)
     home.mkdir()
     write_artefact(work / "results")
+    (where / "path").mkdir()
+    (where / "path" / "sitecustomize.py").write_text("import socket\nsocket.gethostname = lambda: 'token-of-host'\n")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    user = {"HOME": str(home), "USER": "token-of-user", "LOGNAME": "token-of-user", "PYTHONPATH": str(ROOT)}
+    user = {
+        "HOME": str(home),
+        "USER": "token-of-user",
+        "LOGNAME": "token-of-user",
+        "PYTHONPATH": f"{where / 'path'}{os.pathsep}{ROOT}",
+    }
     arguments = [mode, "tracking", json.dumps(GIVEN), "--token-of-argv"]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM, *arguments],
@@ -120,7 +128,7 @@ def test_an_offline_run_holds_the_numbers_of_the_store(offline: tuple[Path, str]
     assert history.to_dict("list") == HISTORY
     assert list(history.index) == HISTORY["epoch"]
     (stored,) = folder.glob("files/media/table/evaluations*.json")
-    assert json.loads(stored.read_text())["data"] == pd.DataFrame(EVALUATIONS).to_numpy().tolist()
+    assert json.loads(stored.read_text())["data"] == pd.DataFrame({"key": KEY, **EVALUATIONS}).to_numpy().tolist()
 
 
 def test_an_artefact_holds_its_image_table_and_verdicts(offline: tuple[Path, str]) -> None:
@@ -154,14 +162,18 @@ def texts(tree: Any) -> list[str]:
     return [str(tree)]
 
 
+def test_what_is_asked_for_twice_is_written_once(offline: tuple[Path, str]) -> None:
+    assert sorted(path.name.split("-", 3)[3] for path in offline[0].iterdir()) == [KEY, "artefact-fig2"]
+
+
 def test_tracking_is_silent_on_the_terminal(offline: tuple[Path, str]) -> None:
-    assert offline[1] == "wandb imported True\n"
+    assert offline[1] == "wandb imported False\n"
 
 
 def test_disabled_tracking_imports_no_wandb_and_writes_nothing(tmp_path: Path) -> None:
     folder, printed = mirror(tmp_path, "disabled")
     assert printed == "wandb imported False\n"
-    assert not folder.exists()
+    assert not folder.exists() and not (folder.parent / "mirror").exists()
 
 
 @pytest.mark.parametrize(("environment", "reason"), [({}, "no API key"), ({"WANDB_API_KEY": "a" * 40}, "refused")])
@@ -175,71 +187,6 @@ def test_online_without_key_or_network_ends_in_one_warning(
     assert printed.count("WARN") == 1, printed
     assert len(printed.splitlines()) == 2, printed
     assert reason in printed
-
-
-def raises(*_args: object, **_kwargs: object) -> None:
-    raise RuntimeError("wandb is down")
-
-
-def leaves(*_args: object, **_kwargs: object) -> None:
-    raise SystemExit(1)
-
-
-def fake_wandb(**broken: Any) -> Any:
-    """Enough of wandb for one run, with some of it broken."""
-
-    def ignore(*_args: object, **_kwargs: object) -> None: ...
-
-    parts = {"log": ignore, "finish": ignore, **broken}
-    run = SimpleNamespace(log=parts["log"], finish=parts["finish"], summary=SimpleNamespace(update=ignore))
-    fake = SimpleNamespace(
-        Settings=lambda **_: SimpleNamespace(model_copy=ignore),
-        setup=ignore,
-        init=lambda **_: run,
-        Table=lambda **_: SimpleNamespace(bind_to_run=ignore),
-        Image=ignore,
-    )
-    fake.__dict__.update(broken)
-    return fake
-
-
-@pytest.mark.parametrize(
-    "wandb",
-    [
-        None,  # not importable
-        fake_wandb(Settings=raises),
-        fake_wandb(setup=raises),
-        fake_wandb(setup=leaves),
-        fake_wandb(init=raises),
-        fake_wandb(log=raises),
-        fake_wandb(log=raises, finish=raises),
-        fake_wandb(finish=raises),
-        fake_wandb(Table=raises),
-    ],
-)
-def test_a_broken_wandb_warns_once_and_never_raises(
-    wandb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    assert len(warnings_of(tmp_path / "tracking", tmp_path)) == 1
-
-
-def test_a_folder_that_cannot_be_written_warns_once_and_never_raises(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    (line,) = warnings_of(tmp_path / "file", tmp_path)
-    assert "FileExistsError" in line
-    assert "\n" not in line
-
-
-def warnings_of(folder: Path, artefact: Path) -> list[str]:
-    lines: list[str] = []
-    tracker = Tracker(TrackingSpec(mode="offline", project="mirror", folder=str(folder)), lines.append)
-    write_artefact(artefact)
-    for _ in range(3):
-        tracker.log_run(KEY, SPEC, RECORD, pd.DataFrame(HISTORY), pd.DataFrame(EVALUATIONS), "fig2", [])
-        tracker.log_artefact("fig2", artefact, {})
-    return lines
 
 
 def test_only_tracking_imports_wandb() -> None:

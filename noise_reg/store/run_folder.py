@@ -25,6 +25,7 @@ from noise_reg.store.sealed import (
     Damaged,
     Missing,
     Tensors,
+    content_of_files,
     encode,
     nan_for_null,
     plain,
@@ -120,6 +121,10 @@ class RunFolder:
     def row(self) -> dict[str, Any]:
         """See `describe`; the weights are not read."""
         return describe(self.key, self.spec(), self.record())
+
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that change with the record and with every evaluation."""
+        return content_of_files([self.path / RECORD, *map(self.evaluation_path, self.evaluation_names())])
 
     def evaluation_path(self, name: str) -> Path:
         return self.path / "evaluations" / f"{name}.json"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,16 @@ def read_bytes(path: Path) -> bytes:
     """Raises Missing, Damaged, StoreError."""
     with sorted_errors(path):
         return path.read_bytes()
+
+
+def content_of_files(paths: Iterable[Path]) -> str:
+    """64 hexadecimal digits that change with any of the files, their names included. Raises Missing, Damaged, StoreError."""
+    digest = hashlib.sha256()
+    for path in paths:
+        data = read_bytes(path)
+        digest.update(f"{path.name} {len(data)} ".encode())
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def plain(value: Any, not_finite: Callable[[float], Any] = lambda number: None) -> Any:

@@ -3,6 +3,7 @@
 runs/<key>/                    see run_folder.py
 checkpoints/<name>.safetensors of stacks in mid-training
 locks/<key>.lock               held while a process trains that run
+mirror/<key>.json              what of it Weights & Biases shows, see mirror_state.py
 damaged/<key or name>-<n>/     what was found damaged, with reason.txt
 """
 
@@ -137,6 +138,13 @@ class Store:
 
         return plain_model(self.spec(key), self.weights(key), self.read_record(key))
 
+    def fingerprint(self, key: str) -> str | None:
+        """Something that changes with the record and with every evaluation of a run; None if there is no such run."""
+        try:
+            return self._run(key).fingerprint()
+        except (Missing, Damaged):
+            return None
+
     def runs(self) -> pd.DataFrame:
         """One row a run: `RUN_COLUMNS`, then the record's other scalars. Damaged runs are named and left out."""
         rows: list[dict[str, Any]] = []
@@ -184,10 +192,10 @@ class Store:
         with self._readable(key) as run:
             return dict(run.evaluation(name).get("data", {}))
 
-    def evaluations(self) -> pd.DataFrame:
-        """One row a strength of each evaluation: `EVALUATION_COLUMNS`. Damaged ones are named and left out."""
+    def evaluations(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
+        """One row a strength of each evaluation, of these runs or of all: `EVALUATION_COLUMNS`. Damaged ones are named and left out."""
         rows: list[tuple[Any, ...]] = []
-        for run in self._runs():
+        for run in self._runs() if keys is None else map(self._run, keys):
             with self._left_out_if_damaged(f"run {run.key}"):
                 run.record()
                 for name in run.evaluation_names():
