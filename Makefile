@@ -12,9 +12,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 WHERE = $(if $(DATA_DIR),data_dir=$(abspath $(DATA_DIR))) device=$(DEVICE) $(ARGS)
-REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) \
-	$(if $(filter smoke,$(PRESET)),corruption=light attack=light) $(if $(filter quick,$(PRESET)),corruption.draws=1) $(WHERE)
-
+REPRODUCE = $(PYTHON) scripts/reproduce.py artefact=$(1) preset=$(PRESET) $(WHERE)
 STUDY = $(PYTHON) scripts/$(1).py preset=$(PRESET) $(WHERE)
 
 .DEFAULT_GOAL := help
@@ -60,7 +58,7 @@ reproduce-table2: $(STAMP) ## Table 2: clean accuracies beside the paper's (PRES
 	$(call REPRODUCE,table2)
 
 reproduce-fig3: $(STAMP) ## Fig. 3: the four phases of the noise node, with both losses (PRESET, DATA_DIR, DEVICE)
-	$(call REPRODUCE,fig3) $(if $(filter-out smoke,$(PRESET)),corruption=light attack=light)
+	$(call REPRODUCE,fig3)
 
 reproduce-fig6: $(STAMP) ## Fig. 6: accuracy under FGSM and PGD, with the attacks' certificate (PRESET, DATA_DIR, DEVICE)
 	$(call REPRODUCE,fig6)

@@ -108,7 +108,7 @@ class Pipeline:
         key = (*data_key(spec), settings)
         if key not in self.prepared:
             if isinstance(settings, ShiftSpec):
-                found = shifted(self.data(spec), self.dataset(settings.dataset), spec.reading, settings)
+                found = shifted(self.data(spec), self.dataset(settings.dataset), spec, settings)
             else:
                 found = held_out(self.data(spec), self.dataset(spec.dataset.name), spec)
             self.prepared[key] = found

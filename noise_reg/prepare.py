@@ -11,7 +11,7 @@ from torch import Tensor
 from noise_reg.data import Dataset, Standardizer, split, split_digest, to_field
 from noise_reg.evaluation_spec import ShiftSpec
 from noise_reg.nn import DTYPES
-from noise_reg.spec import ReadingSpec, RunSpec, SpecError
+from noise_reg.spec import RunSpec, SpecError
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,15 @@ def prepare(dataset: Dataset, spec: RunSpec, device: torch.device) -> TrainingDa
     train = dataset.train_images[index]
     standardizer = Standardizer.fit(train, spec.reading.standardize, spec.reading.standardize_per)
     on_device = Standardizer(standardizer.mean.to(device), standardizer.scale.to(device))
-    test_pixels = (dataset.test_images.to(dtype) / 255).to(device)
+    tested = first(spec.dataset.test_images)
+    test_pixels = (dataset.test_images[tested].to(dtype) / 255).to(device)
     channels, height, width = train.shape[1:]
     return TrainingData(
         x=on_device.from_bytes(train.to(device), dtype).flatten(1),
         y=dataset.train_labels[index].to(device),
         test_x=on_device(test_pixels).flatten(1),
         test_pixels=test_pixels.flatten(1),
-        test_y=dataset.test_labels.to(device),
+        test_y=dataset.test_labels[tested].to(device),
         image=(channels, height, width),
         classes=dataset.classes,
         standardizer=on_device,
@@ -60,7 +61,12 @@ def prepare(dataset: Dataset, spec: RunSpec, device: torch.device) -> TrainingDa
     )
 
 
-def shifted(data: TrainingData, other: Dataset, reading: ReadingSpec, settings: ShiftSpec) -> TrainingData:
+def first(count: int) -> slice:
+    """The first `count` of a set's images; 0 means all."""
+    return slice(count or None)
+
+
+def shifted(data: TrainingData, other: Dataset, spec: RunSpec, settings: ShiftSpec) -> TrainingData:
     """`data` with the test half of `other` as its test images, in the format of the training images (reading 14)."""
     if data.image != (1, 28, 28):
         raise SpecError(
@@ -68,16 +74,16 @@ def shifted(data: TrainingData, other: Dataset, reading: ReadingSpec, settings: 
         )
     device, dtype = data.x.device, data.x.dtype
     levels = to_field(other.test_images, settings.centring, settings.mode)
-    standardizer = data.standardizer
+    standardizer, reading, tested = data.standardizer, spec.reading, first(spec.dataset.test_images)
     if settings.statistics == "target":
         own = Standardizer.fit(levels, reading.standardize, reading.standardize_per)
         standardizer = Standardizer(own.mean.to(device), own.scale.to(device))
-    pixels = (levels.to(dtype) / 255).to(device)
+    pixels = (levels[tested].to(dtype) / 255).to(device)
     return replace(
         data,
         test_x=standardizer(pixels).flatten(1),
         test_pixels=pixels.flatten(1),
-        test_y=other.test_labels.to(device),
+        test_y=other.test_labels[tested].to(device),
         standardizer=standardizer,
     )
 
@@ -89,6 +95,7 @@ def held_out(data: TrainingData, dataset: Dataset, spec: RunSpec) -> TrainingDat
         raise SpecError(
             f"reading.train_fraction = {spec.reading.train_fraction}: must be below 1 for a validation: nothing is kept from training"
         )
+    index = index[first(spec.dataset.test_images)]
     pixels = (dataset.train_images[index].to(data.x.dtype) / 255).to(data.x.device)
     return replace(
         data,

@@ -32,7 +32,7 @@ from noise_reg.pipeline import Pipeline
 from noise_reg.precision import processor
 from noise_reg.spec import RunSpec, SpecError
 from noise_reg.store import EVALUATION_COLUMNS, Store
-from noise_reg.wanted import Wanted, evaluations_of, wanted_runs
+from noise_reg.wanted import Wanted, certified_lines, evaluations_of, wanted_runs
 
 
 def certified(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline, kept: set[str]) -> list[Wanted]:
@@ -48,10 +48,13 @@ def certified(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline, kep
         classes = pipeline.data(w.job.spec).classes
         if record["status"] == "completed" and record["train_accuracy"] > 1 / classes + STUCK:
             chosen.setdefault((w.panel, w.job.method, w.reading), n)
-    found = list(wanted)
+    found, left = list(wanted), {panel: certified_lines(cfg, panel) for panel in panels}
     for n in chosen.values():
-        job = wanted[n].job
-        extra = (*job.evaluations, *asked[wanted[n].panel])
+        job, panel = wanted[n].job, wanted[n].panel
+        if left[panel] < 1:
+            continue
+        left[panel] -= 1
+        extra = (*job.evaluations, *asked[panel])
         found[n] = dataclasses.replace(wanted[n], job=dataclasses.replace(job, evaluations=extra))
     return found
 

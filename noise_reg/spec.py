@@ -29,6 +29,7 @@ MAX_SEED = 2**32 - 1
 
 # Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its key.
 ADDED_LATER: dict[str, Any] = {
+    "dataset.test_images": 0,
     "arch.dropouts": (),
     "arch.conv_decay": 0.0,
     "optimizer.rho": 0.0,
@@ -102,6 +103,7 @@ def checked(check: Check) -> Any:
 class DatasetSpec:
     name: str = checked(one_of(*DATASETS))
     split_seed: int = checked(number(0, MAX_SEED))  # of the training/validation split
+    test_images: int = checked(number(0))  # a run is tested on so many images of each set, the first; 0 means all
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,10 @@ def scale_of(panel: str) -> str:
 
 
 def evaluations_of(cfg: DictConfig, panel: str) -> tuple[EvaluationSpec, ...]:
-    """What the artefact evaluates; a preset may attack fewer images of a panel (`attack_images`, a number or one an attack), and
-    leave its certificate out (`certificate: false`)."""
-    found = read_evaluations(cfg, cfg.artefact.get("evaluations", ["corruption"]))
+    """What the artefact evaluates, which may be nothing; a preset may attack fewer images of a panel (`attack_images`, a number
+    or one an attack)."""
+    names = cfg.artefact.get("evaluations", ["corruption"])
+    found = read_evaluations(cfg, names) if len(names) else ()
     scale = cfg.preset.panels[scale_of(panel)]
     images = scale.get("attack_images", {})
 
@@ -81,8 +82,14 @@ def evaluations_of(cfg: DictConfig, panel: str) -> tuple[EvaluationSpec, ...]:
         count = images if isinstance(images, int) else images.get(settings.label, settings.images)
         return dataclasses.replace(settings, images=int(count))
 
-    kept = [s for s in found if scale.get("certificate", True) or not isinstance(s, CertificateSpec)]
+    kept = [s for s in found if certified_lines(cfg, panel) or not isinstance(s, CertificateSpec)]
     return tuple(at_scale(settings) for settings in kept)
+
+
+def certified_lines(cfg: DictConfig, panel: str) -> float:
+    """How many lines of a panel have the certificate: all, or as many as the preset's `certificate` says (false: none)."""
+    asked = cfg.preset.panels[scale_of(panel)].get("certificate", True)
+    return math.inf if asked is True else int(asked)
 
 
 def of_all(evaluations: Sequence[EvaluationSpec]) -> tuple[EvaluationSpec, ...]:

@@ -134,6 +134,16 @@ def test_every_artefact_has_runs_at_its_presets(name: str) -> None:
     assert name in REGISTRY
 
 
+@pytest.mark.parametrize(
+    ("preset", "draws", "strengths", "attacked"), [("paper", 3, 11, 0), ("quick", 1, 11, 0), ("smoke", 1, 3, 200)]
+)
+def test_a_preset_brings_its_own_evaluations(preset: str, draws: int, strengths: int, attacked: int) -> None:
+    with composed("reproduce", f"preset={preset}") as cfg:
+        assert (cfg.corruption.draws, len(cfg.corruption.grid), cfg.attack.pgd.images) == (draws, strengths, attacked)
+    with composed("reproduce", f"preset={preset}", "corruption=paper", "corruption.draws=2") as cfg:
+        assert (cfg.corruption.draws, len(cfg.corruption.grid)) == (2, 11)
+
+
 def test_fig2_at_paper_scale_is_the_papers_setting() -> None:
     with composed("reproduce", "artefact=fig2", "preset=paper") as cfg:
         wanted = [w for w in wanted_runs(cfg) if not w.reading]

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noise_reg.data import DataError, split, split_digest
+from noise_reg.data import DataError, load, split, split_digest
+from noise_reg.prepare import held_out, prepare
+from tests.composed import SMALL, job
 
 
 @given(count=st.integers(1, 300), fraction=st.floats(0.01, 1), seed=st.integers(0, 2**32 - 1))
@@ -46,3 +48,16 @@ def test_a_fraction_of_one_leaves_the_validation_part_empty() -> None:
 def test_an_impossible_fraction_is_refused(fraction: float) -> None:
     with pytest.raises(DataError, match=r"train_fraction = .*must be in \(0, 1\]"):
         split(10, fraction, seed=0)
+
+
+def test_a_run_is_tested_on_as_many_images_as_it_says() -> None:
+    """Test and validation images; the images trained on, and a spec that says nothing, stay as they were."""
+    spec, cpu = job(*SMALL).spec, torch.device("cpu")
+    few = job(*SMALL, "dataset.test_images=7").spec
+    digits = load("digits", None, False)
+    whole, data = prepare(digits, spec, cpu), prepare(digits, few, cpu)
+    assert len(data.test_x) == len(data.test_pixels) == len(data.test_y) == 7 and len(whole.test_x) == 360
+    assert torch.equal(data.test_x, whole.test_x[:7]) and torch.equal(data.x, whole.x)
+    validation = held_out(data, digits, few)
+    assert len(validation.test_x) == len(validation.test_y) == 7
+    assert torch.equal(validation.test_x, held_out(whole, digits, spec).test_x[:7])

@@ -39,6 +39,7 @@ def test_the_key_changes_with_every_field_that_changes_numbers(spec: RunSpec) ->
         {"optimizer": {**vars(spec.optimizer), "learning_rate": 0.1}},
         {"arch": {**vars(spec.arch), "widths": [8]}},
         {"dataset": {**vars(spec.dataset), "split_seed": 1}},
+        {"dataset": {**vars(spec.dataset), "test_images": 100}},
         {"distribution": {**vars(spec.distribution), "name": "uniform"}},
     ]
     keys = {parse(RunSpec, tree_of(spec, **change)).key for change in variants}
