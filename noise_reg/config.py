@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +50,21 @@ def device_check(value: str) -> str | None:
     return None if known else "one of auto, cpu, cuda, cuda:<number>"
 
 
+def is_path(value: str) -> bool:
+    """Whether the system takes `value` as a path's name."""
+    try:
+        return bool(value) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Where and how runs are made; none of it enters a run's key."""
 
     device: str = checked(device_check)
-    store: str = checked(lambda value: None if value else "the folder of the store")
-    data_dir: str | None = checked(lambda value: None if value else "a folder, or null")
+    store: str = checked(lambda value: None if is_path(value) else "the folder of the store")
+    data_dir: str | None = checked(lambda value: None if is_path(value) else "a folder, or null")
     download: bool = checked(one_of(True, False))
     stack_size: Any = checked(auto_or_whole)
     workers: Any = checked(auto_or_whole)
@@ -106,7 +115,14 @@ def read_job(cfg: DictConfig) -> Job:
     except OmegaConfBaseException as error:
         raise SpecError(f"{error.full_key}: {error.msg}") from error
     assert isinstance(tree, dict)
-    known = {*RUN_KEYS, *(f.name for f in dataclasses.fields(Runtime)), "regularizer", "noise", "corruption"}
+    known = {
+        *RUN_KEYS,
+        *(f.name for f in dataclasses.fields(Runtime)),
+        "regularizer",
+        "noise",
+        "corruption",
+        "objective",
+    }
     for key in map(str, tree):
         if key not in known:
             raise SpecError(f"{key}: unknown key; known are {', '.join(sorted(known))}")
@@ -165,14 +181,25 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
             f"optimizer.name = {cfg.optimizer.get('name')}; choose regularizer=in_ninr or full_ninr and give regularizer.sigma, or one of the paper's for it: {printed(cfg)}"
         ) from error
     assert isinstance(regularizer, dict)
+    lacking = sorted(key for key in REGULARIZER_KEYS if key not in regularizer)
+    if lacking:
+        raise SpecError(
+            f"regularizer.{lacking[0]}: must be given for regularizer = {name}; a file of your own takes what it does not say from "
+            "conf/regularizer/none.yaml when it begins with the line 'defaults: [none]'"
+        )
     unknown = [str(key) for key in regularizer if key not in REGULARIZER_KEYS]
     if unknown:
         raise SpecError(f"regularizer.{unknown[0]}: unknown key; known are {', '.join(sorted(REGULARIZER_KEYS))}")
+    check_default(regularizer["default"])
+    for key, kind, noun in (("name", str, "text"), ("takes_sigma", bool, "true or false")):
+        if not isinstance(regularizer[key], kind):
+            raise SpecError(f"regularizer.{key} = {regularizer[key]!r}: must be {noun}")
     if regularizer["sigma"] is None:
         raise SpecError(
             f"regularizer.sigma: must be given for regularizer = {name}, the standard deviation of its noise"
         )
-    problem = number(0)(regularizer["sigma"]) if isinstance(regularizer["sigma"], int | float) else "a number"
+    is_number = isinstance(regularizer["sigma"], int | float) and not isinstance(regularizer["sigma"], bool)
+    problem = number(0)(regularizer["sigma"]) if is_number else "a number"
     if problem:
         raise SpecError(f"regularizer.sigma = {regularizer['sigma']}: must be {problem}")
     if regularizer["sigma"] and not regularizer["takes_sigma"]:
@@ -187,6 +214,19 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
         Strengths, {key: regularizer[key] for key in STRENGTHS}, "regularizer."
     )  # names the field as the user wrote it
     return {str(key): value for key, value in regularizer.items()}
+
+
+def check_default(default: Any) -> None:
+    """Raises SpecError unless it is the strengths that a method's name stands for."""
+    right = isinstance(default, Mapping) and all(
+        name in STRENGTHS and isinstance(value, int | float) and not isinstance(value, bool)
+        for name, value in default.items()
+    )
+    if not right:
+        raise SpecError(
+            f"regularizer.default = {default!r}: must be the strengths that its name stands for, as {{cdt: 0.4}}; known are "
+            f"{', '.join(STRENGTHS)}"
+        )
 
 
 def printed(cfg: DictConfig) -> str:

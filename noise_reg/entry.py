@@ -1,4 +1,8 @@
-"""What every script shares: a user's mistake ends in one line on stderr and exit status 2, an interrupt in 130."""
+"""What every script shares: a mistake in what was asked for, or something amiss around it, ends in one message on stderr and
+exit status 2, an interrupt in 130, a fault of the program in 1 with its traceback kept in a file.
+
+NOISE_REG_TRACEBACK=1 shows every traceback.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,12 @@ import os
 import re
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -18,8 +24,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.errors import UserError
+from noise_reg.faults import explanation, is_of_configuration
+from noise_reg.shape import check_shape
 
 Result = TypeVar("Result")
+CONF = Path(__file__).parent.parent / "conf"
 INTERRUPTED = (
     "interrupted: finished runs are stored, the others go on from their last checkpoint: run the same command again"
 )
@@ -28,37 +37,76 @@ INTERRUPTED = (
 def run(main: Callable[[], None]) -> NoReturn:
     """Runs a Hydra entry point as a program."""
     signal.signal(signal.SIGTERM, terminated)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us, and a user's mistake is shown without a traceback
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal that has no sigma
     try:
         main()
-    except UserError as error:
-        leave(str(error), 2)
+        sys.stdout.flush()  # a full disk under our output is told here, not by the interpreter's end
     except BrokenPipeError:  # whoever read our output has left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         sys.exit(1)
     except KeyboardInterrupt:
         leave(INTERRUPTED, 130)
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("hydra", "omegaconf"):
-            raise
-        leave(
-            with_known_keys(str(error)), 2
-        )  # a configuration that does not compose: Hydra's message names it and what is there
+    except Exception as error:  # noqa: BLE001 - whatever Hydra meets before the task begins
+        leave_with(error, composing=True)
     sys.exit(0)
 
 
-def told(task: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
-    """The task, which ends the program on a user's mistake itself: Hydra would put a line of its own before the message."""
+def told(task: Callable[..., Result]) -> Callable[..., Result]:
+    """The task, which ends the program on an exception itself: Hydra would put lines of its own before the message."""
 
     @functools.wraps(task)
-    def tells(cfg: DictConfig) -> Result:
+    def tells(*args: Any) -> Result:
         try:
             check_added()
-            return task(cfg)
-        except UserError as error:
-            leave(str(error), 2)
+            for cfg in args if isinstance(args[0], DictConfig) else args[0]:
+                check_shape(cfg, CONF, Path(sys.argv[0]).stem)
+            return task(*args)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - explained, or kept in a file
+            leave_with(error, composing=False)
 
     return tells
+
+
+def leave_with(error: Exception, *, composing: bool) -> NoReturn:
+    """Ends the program: status 2 where the input or the machine is to blame, 1 where the program is."""
+    text = "".join(traceback.format_exception(error))
+    if os.environ.get("NOISE_REG_TRACEBACK") not in (None, "", "0"):
+        print(text, file=sys.stderr)
+    message = (wrong_choice(error) if composing else None) or explanation(error, composing=composing)
+    if message is not None:
+        leave(with_known_keys(message) if is_of_configuration(error) else message, 2)
+    leave(
+        f"unexpected {type(error).__name__}: {error}\nThis is a fault of noise_reg, not of what was asked for. {kept(text)}; nothing "
+        "already stored is lost. Remedy: report it with that traceback, or change what was asked for.",
+        1,
+    )
+
+
+def wrong_choice(error: Exception) -> str | None:
+    """Which override it was, where Hydra only says that a group is chosen by text."""
+    if not (isinstance(error, ValueError) and str(error).startswith("Config group override must be")):
+        return None
+    for key, _, value in (argument.lstrip("+~").partition("=") for argument in sys.argv[1:]):
+        known = sorted(file.stem for file in (CONF / key).glob("*.yaml")) if key and (CONF / key).is_dir() else []
+        if known and value not in known:
+            return f"{key} = {value}: must be one of {', '.join(known)}"
+    return None
+
+
+def kept(text: str) -> str:
+    """Where the traceback `text` is written down."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="noise_reg-traceback-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+        return f"The traceback is in {file.name}"
+    except OSError:
+        return "The traceback could not be written: NOISE_REG_TRACEBACK=1 shows it"
 
 
 def check_added() -> None:
@@ -78,7 +126,7 @@ def base_config() -> DictConfig:
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose(Path(sys.argv[0]).stem)
     finally:
         GlobalHydra.instance().hydra = running
@@ -91,7 +139,7 @@ def with_known_keys(message: str) -> str:
         return message
     group, _, name = found[1].rpartition(".")
     whole = base_config()
-    cfg = OmegaConf.select(whole, group) if group else whole
+    cfg = OmegaConf.select(whole, group, throw_on_missing=False) if group else whole
     if isinstance(cfg, DictConfig) and name in cfg:  # it stands for another node
         now = ", ".join(f"{key!s}: {cfg[key]}" for key in cfg)
         return f"{found[1]}: {group} is set as a whole: give all of it, as in '{group}={{{now}}}'"
@@ -104,5 +152,14 @@ def terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def leave(message: str, status: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except OSError:  # the same trouble again
+        silence(sys.stdout)
     print(message, file=sys.stderr)
     sys.exit(status)
+
+
+def silence(stream: Any) -> None:
+    """Nothing more is written to `stream`, which nobody can read."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -18,6 +18,7 @@ from noise_reg.data_check import REMEDY, DataCheck, content_of, measured_on
 from noise_reg.errors import UserError
 from noise_reg.evaluate import evaluation_precision, measure
 from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec, ValidationSpec
+from noise_reg.memory import check_memory
 from noise_reg.mirror import Mirror
 from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
@@ -127,6 +128,7 @@ class Pipeline:
         self.methods |= {key: job.method for key, job in unique.items()}
         found = self.stored([job.spec for job in unique.values()])
         missing = {key: job for key, job in unique.items() if key not in found}
+        self.check_memory([job.spec for job in missing.values()])
         self.mirror.expect(unique, group, tags)
         total = sum(job.spec.max_epochs for job in missing.values())
         with tqdm(total=total, unit="epoch", disable=not missing, desc="training", dynamic_ncols=True) as bar:
@@ -140,6 +142,12 @@ class Pipeline:
         found = self.store.take_complete(by_key, self.say)
         self.check.check_runs(spec for key, spec in by_key.items() if key in found)
         return found
+
+    def check_memory(self, specs: Sequence[RunSpec]) -> None:
+        """Raises UserError where a stack cannot fit into memory."""
+        for group in by_shape(specs):
+            data = self.data(group[0])
+            check_memory(group[: self.stack_size(group[0])], data.image, data.classes, self.device)
 
     def train_missing(self, missing: Mapping[str, Job], bar: Progress) -> None:
         """Trains until nothing is missing; runs that another process holds are waited for, or taken over when it dies."""

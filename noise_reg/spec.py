@@ -26,6 +26,8 @@ OPTIMIZERS = ("sgd", "rmsprop", "adam")
 DISTRIBUTIONS = ("gaussian", "uniform", "uniform_matched", "double_gaussian", "laplace", "student_t")
 PRECISIONS = ("fp32", "bf16", "tf32", "fp64")  # tf32: on a GPU alone
 MAX_SEED = 2**32 - 1
+MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
+MAX_WHOLE = 2**53  # what a number in JSON and a double hold exactly
 
 # Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its key.
 ADDED_LATER: dict[str, Any] = {
@@ -64,11 +66,16 @@ def one_of(*allowed: object) -> Check:
 
 
 def number(low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False) -> Check:
-    """A finite number in an interval; `open_*` excludes the end."""
+    """A finite number in an interval; `open_*` excludes the end. Without an upper end it must still be one of float32, in which
+    it is computed with, and a whole one must be exact."""
 
     def check(value: float) -> str | None:
         inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
-        if math.isfinite(value) and inside:
+        if inside and high == math.inf and isinstance(value, int) and value > MAX_WHOLE:
+            return f"at most 2^53 = {MAX_WHOLE}"
+        if inside and high == math.inf and math.isfinite(value) and value > MAX_FLOAT32:
+            return f"at most {MAX_FLOAT32:.4g}, the largest number of float32"
+        if inside and math.isfinite(value):
             return None
         if high == math.inf:
             return f"a finite number {'above' if open_low else 'of at least'} {low:g}"
@@ -405,6 +412,11 @@ def with_defaults(defaults: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[
     return merged
 
 
+def shortened(value: int) -> str:
+    """A whole number of any length (Python refuses to print very long ones) for a message."""
+    return str(value) if abs(value) < 10**30 else f"a number of {value.bit_length()} bits"
+
+
 def convert(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type, refusing what would change it (1.5 as int, 'yes' as bool, 3 as text)."""
     if hint in (tuple[int, ...], tuple[float, ...]):
@@ -415,6 +427,10 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > MAX_FLOAT32:  # float() itself knows none above 1.8e308
+            raise SpecError(
+                f"{where} = {shortened(value)}: must be at most {MAX_FLOAT32:.4g}, the largest number of float32"
+            )
         return float(value)
     if type(value) is not hint:
         noun = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[hint]

@@ -2,35 +2,101 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from noise_reg import entry
 from noise_reg.config import Job, read_job
 from noise_reg.errors import UserError
+from noise_reg.evaluation_spec import ValidationSpec
+from noise_reg.spec import SpecError
+from noise_reg.store import Store
+
+VALIDATION = ValidationSpec()
+OBJECTIVES = ("validation_accuracy", "test_accuracy", "train_accuracy")
+WORST = 0.0  # accuracy, of a run that diverged or failed: below what guessing gives
+GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # tries every value, whatever a run returns
 
 
 def stacked(task: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
     """Lets the stacked launcher hand over all jobs of a multirun at once."""
-    task.run_together = train_jobs  # type: ignore[attr-defined]
+    task.run_together = entry.told(train_jobs)  # type: ignore[attr-defined]
     return task
 
 
 def train_jobs(configs: Sequence[DictConfig]) -> list[float]:
-    """Trains, evaluates and reports the configurations; the test accuracy of each (NaN where a run diverged)."""
+    """Trains, evaluates and reports the configurations; the objective of each, see `objective_of`.
+
+    Validation accuracy is measured for a sweeper that searches by it; a grid and a single run do without, and it is NaN there unless it
+    is stored already.
+    """
     jobs = [read_job(cfg) for cfg in configs]
     if not jobs:
         raise UserError("the sweep is empty: give at least one seed and one value of everything swept over")
     runtimes = {job.runtime for job in jobs}
     if len(runtimes) > 1:
         raise UserError("store, device, data_dir and the other settings of where runs are made must not be swept over")
+    objectives = [read_objective(cfg) for cfg in configs]
+    if is_search():
+        jobs = [searched(job, objective) for job, objective in zip(jobs, objectives, strict=True)]
     from noise_reg.pipeline import Pipeline  # torch takes seconds to import: a mistake is told before it
 
-    records = Pipeline(jobs[0].runtime).complete(jobs, group="train", tags=["train"])
+    pipeline = Pipeline(jobs[0].runtime)
+    records = pipeline.complete(jobs, group="train", tags=["train"])
     report(jobs, records)
-    return [float(record["test_accuracy"]) for record in records]
+    return [
+        objective_of(job, record, objective, pipeline.store)
+        for job, record, objective in zip(jobs, records, objectives, strict=True)
+    ]
+
+
+def is_search() -> bool:
+    """Whether a sweeper runs us that chooses by what is returned. Raises UserError if it would look for the smallest accuracy."""
+    running = HydraConfig.get() if HydraConfig.initialized() else None
+    if running is None or running.mode != RunMode.MULTIRUN or running.sweeper.get("_target_") == GRID:
+        return False
+    direction = running.sweeper.get("direction")
+    if direction is not None and str(getattr(direction, "name", direction)) != "maximize":
+        raise UserError(
+            f"hydra.sweeper.direction = {getattr(direction, 'name', direction)}: the objective is an accuracy, so it must be maximize. Remedy: give "
+            "hydra.sweeper.direction=maximize"
+        )
+    return True
+
+
+def read_objective(cfg: DictConfig) -> str:
+    objective = cfg.get("objective")
+    if objective not in OBJECTIVES:
+        raise SpecError(f"objective = {objective}: must be one of {', '.join(OBJECTIVES)}")
+    return str(objective)
+
+
+def searched(job: Job, objective: str) -> Job:
+    """`job` with the evaluation that `objective` needs. Raises SpecError where no image is kept from training to validate on."""
+    if objective != "validation_accuracy":
+        return job
+    if job.spec.reading.train_fraction == 1:
+        raise SpecError(
+            "objective = validation_accuracy: reading.train_fraction = 1 keeps no image from training to validate on. Remedy: give "
+            "reading.train_fraction below 1 (0.6 is the paper's), or objective=test_accuracy"
+        )
+    return dataclasses.replace(job, evaluations=(*job.evaluations, VALIDATION))
+
+
+def objective_of(job: Job, record: dict[str, Any], objective: str, store: Store) -> float:
+    """What a sweeper maximises of a run: an accuracy as a fraction, `WORST` of a run that did not complete, so that a search goes on."""
+    if record["status"] != "completed":
+        return WORST
+    if objective != "validation_accuracy":
+        return float(record[objective])
+    rows = store.evaluation(job.spec.key, VALIDATION.label, {})
+    return float("nan") if rows is None else float(rows["accuracy"].iloc[0])
 
 
 def report(jobs: Sequence[Job], records: Sequence[dict[str, Any]]) -> None:

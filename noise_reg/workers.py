@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from noise_reg.errors import UserError
+from noise_reg.faults import explanation
 
 Send = Callable[[Any], None]
 Task = Callable[[Send], None]
@@ -40,8 +41,8 @@ def run_in_workers(tasks: Sequence[Task], receive: Callable[[Any], None], lost: 
     """Runs each task in a process of its own and hands what they send to `receive`, in this process; `lost` is told the signal that
     killed a worker, if one did, and the others go on.
 
-    A UserError or KeyboardInterrupt of a task is raised here, any other
-    exception as a RuntimeError with its traceback; then the other workers are terminated, as they are by an interrupt of this
+    What `faults.explanation` can explain of a task's exceptions is raised here as a UserError, a KeyboardInterrupt as itself, any
+    other exception as a RuntimeError with its traceback; then the other workers are terminated, as they are by an interrupt of this
     process.
     """
     workers: dict[Connection, ForkProcess] = {}
@@ -101,9 +102,9 @@ def serve(task: Task, end: Connection, parent: int) -> None:
         return
     except KeyboardInterrupt:
         failure: BaseException = KeyboardInterrupt()
-    except UserError as error:
-        failure = UserError(str(error))
-    except Exception:  # noqa: BLE001 - it is raised again, in the parent
+    except Exception as error:  # noqa: BLE001 - it is raised again, in the parent
+        message = explanation(error, composing=False)
         failure = RuntimeError(f"a worker process failed:\n{traceback.format_exc()}")
+        failure = UserError(message) if message is not None else failure
     with suppress(BrokenPipeError):
         end.send(("failed", failure))

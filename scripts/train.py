@@ -13,9 +13,9 @@ from noise_reg.sweep import stacked, train_jobs
 @stacked
 @entry.told
 def main(cfg: DictConfig) -> float:
-    """The test accuracy of the run, which a sweeper may maximise."""
-    (accuracy,) = train_jobs([cfg])
-    return accuracy
+    """The objective of the run (`objective=`), which a sweeper may maximise."""
+    (objective,) = train_jobs([cfg])
+    return objective
 
 
 if __name__ == "__main__":

@@ -14,17 +14,18 @@ from tests.composed import ROOT
 # from the ground up; a module may import from rows above its own and from its own package
 LAYERS = [
     ["errors"],
+    ["faults", "sweep_folder"],
     ["workers", "checkout", "graph", "precision"],
     ["spec"],
-    ["streams", "data", "atomic", "theory", "evaluation_spec"],
+    ["streams", "data", "atomic", "theory", "evaluation_spec", "shape"],
     ["nn", "artefacts", "losses"],
     ["regularizers", "plan", "prepare"],
-    ["optimizers", "evaluate", "store", "tracking", "meters"],
+    ["optimizers", "evaluate", "store", "tracking", "meters", "memory"],
     ["mirror_state"],
-    ["train", "config", "data_check", "mirror", "mirror_process"],
+    ["train", "config", "data_check", "mirror", "mirror_process", "entry"],
     ["pipeline"],
     ["estimate", "wanted"],
-    ["sweep", "reproduce", "reevaluate", "entry"],
+    ["sweep", "reproduce", "reevaluate"],
     [
         "benchmark",
         "phase_sweep",

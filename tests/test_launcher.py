@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ def launched(task: Any, job_overrides: Sequence[Sequence[str]]) -> Sequence[Any]
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"), tempfile.TemporaryDirectory() as folder:
         loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("train", ["dataset=digits"], RunMode.MULTIRUN)
+        master = loader.load_configuration("train", ["dataset=digits", f"store={folder}"], RunMode.MULTIRUN)
         launcher = StackedLauncher()
         context = HydraContext(config_loader=loader, callbacks=None)  # type: ignore[arg-type]
         launcher.setup(hydra_context=context, task_function=task, config=master)

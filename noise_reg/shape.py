@@ -1,0 +1,100 @@
+"""Whether a composed configuration has the shape of its files in conf/: groups are mappings, numbers are numbers.
+
+What a value may be beyond that is checked by whoever uses it (`spec.parse`, each study's own checks).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from noise_reg.spec import SpecError
+
+NAMED_BY_FILE = ("artefact", "preset", "study")  # groups whose shape is that of the file of their name
+
+
+def check_shape(cfg: DictConfig, conf: Path, script: str) -> None:
+    """Raises SpecError for the first value of another kind than conf/`script`.yaml has there."""
+    path = conf / f"{script}.yaml"
+    if not path.exists():
+        return
+    written = OmegaConf.load(path)
+    assert isinstance(written, DictConfig)
+    for group, optional in groups_of(written):
+        value = value_of(cfg, group)
+        if value is None and optional:
+            continue
+        if not isinstance(value, Mapping):
+            known = ", ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
+            raise SpecError(f"{group} = {value!r}: must be one of {known}")
+        file = conf / group / f"{value.get('name')}.yaml"
+        if group in NAMED_BY_FILE and file.exists():
+            check_alike(value, OmegaConf.to_container(OmegaConf.load(file)), group)
+    own = OmegaConf.create({key: written._get_node(key) for key in written if key not in ("defaults", "hydra")})
+    if "presets" in own and isinstance(cfg.get("preset"), DictConfig):
+        own.preset = cfg.preset
+    for key in own:
+        if key != "preset":
+            check_alike(value_of(cfg, str(key)), value_of(own, str(key)), str(key))
+
+
+def groups_of(written: DictConfig) -> Iterator[tuple[str, bool]]:
+    """The groups that a primary configuration has as mappings, and whether each is optional."""
+    for entry in written.get("defaults", []):
+        if not isinstance(entry, DictConfig):
+            continue
+        for name in map(str, entry):
+            words = name.split()
+            if "override" not in words and "@" not in name:
+                yield words[-1], "optional" in words
+
+
+def value_of(cfg: DictConfig, key: str) -> Any:
+    """`cfg[key]` in Python's own types, references followed where they lead somewhere."""
+    try:
+        node = cfg[key]
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException:  # whoever reads it says what is wrong with it
+        return None
+
+
+def check_alike(value: Any, known: Any, where: str) -> None:
+    """Raises SpecError where `value` is of another kind than `known`; null, 'auto' and text that may be a reference say nothing."""
+    if value is known or known is None or known == "auto":
+        return
+    if isinstance(known, str) and "${" in known:
+        return
+    if not is_alike(value, known):
+        raise SpecError(f"{where} = {value!r}: must be {noun(known)}")
+    if isinstance(known, Mapping):
+        for name in known:
+            if name in value:
+                check_alike(value[name], known[name], f"{where}.{name}")
+    elif isinstance(known, list) and known and all(is_alike(item, known[0]) for item in known):
+        for item in value:
+            if not is_alike(item, known[0]):
+                raise SpecError(f"{where} = {value!r}: must be a list, each {noun(known[0])}")
+
+
+def is_alike(value: Any, known: Any) -> bool:
+    if isinstance(known, bool | str | Mapping | list):
+        kind = next(kind for kind in (bool, str, Mapping, list) if isinstance(known, kind))
+        return isinstance(value, kind)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or (isinstance(known, float) and math.isfinite(value))
+
+
+def noun(known: Any) -> str:
+    if isinstance(known, bool):
+        return "true or false"
+    if isinstance(known, str):
+        return "text"
+    if isinstance(known, Mapping):
+        return "a mapping, as {" + ", ".join(f"{name}: ..." for name in known) + "}"
+    return "a list" if isinstance(known, list) else "a whole number" if isinstance(known, int) else "a finite number"
