@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from noise_reg.mirror_state import MirrorState
+
 ROOT = Path(__file__).parents[1]
 KEY = "0123456789abcdef"
 SPEC = {
@@ -183,10 +185,12 @@ def test_online_without_key_or_network_ends_in_one_warning(
     with socket.socket() as closed:  # bound but not listening: nobody answers, and nobody else takes the port
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        _, printed = mirror(tmp_path, "online", WANDB_BASE_URL=url, **environment)
+        folder, printed = mirror(tmp_path, "online", WANDB_BASE_URL=url, **environment)
     assert printed.count("WARN") == 1, printed
     assert len(printed.splitlines()) == 2, printed
     assert reason in printed
+    known = MirrorState(folder.parent).read(KEY).values()
+    assert all(shown.content is None for shown in known)  # the next command tries again
 
 
 def test_only_tracking_imports_wandb() -> None:
