@@ -21,22 +21,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from noise_reg.errors import UserError
+from noise_reg.faults import OTHER_PLACE, REMEDIES
 
 Chunks = Iterable[bytes | memoryview]
 
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 PART = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.[0-9a-f]{8}\.part\Z")
 ABANDONED_AFTER = 3600.0  # seconds without a write; the only sign when the writer is on another host
-
-REMEDIES = {
-    errno.ENOSPC: "free space or choose another {setting}=...",
-    errno.EDQUOT: "free space or choose another {setting}=...",
-    errno.EFBIG: "free space or choose another {setting}=...",
-    errno.EMFILE: "raise the limit on open files (ulimit -n) or take fewer runs at once",
-    errno.EACCES: "make it writable or choose another {setting}=...",
-    errno.EPERM: "make it writable or choose another {setting}=...",
-    errno.EROFS: "make it writable or choose another {setting}=...",
-}
 
 
 class StoreError(UserError):
@@ -50,7 +41,7 @@ def explained(path: Path, setting: str = "store") -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        remedy = REMEDIES.get(error.errno or 0, "choose another {setting}=...").format(setting=setting)
+        remedy = REMEDIES.get(error.errno or 0, OTHER_PLACE).format(setting=setting)
         raise StoreError(
             f"{path}: cannot be written: {reason}. Remedy: {remedy}; nothing already stored is lost; "
             "run the same command again."
@@ -59,9 +50,22 @@ def explained(path: Path, setting: str = "store") -> Iterator[None]:
 
 def check_writable(folder: Path) -> None:
     """Raises StoreError where results could not be written under `folder`, before any work for them; leaves nothing behind."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    with explained(folder, "results"), tempfile.TemporaryFile(dir=there):
-        pass
+    try:
+        with explained(folder, "results"), tempfile.TemporaryFile(dir=nearest(folder.absolute())):
+            pass
+    except ValueError as error:  # a character that the system knows in no path
+        raise StoreError(
+            f"results = {str(folder)!r}: no path can have this name. Remedy: choose another results=..."
+        ) from error
+
+
+def nearest(path: Path) -> Path:
+    """`path` or the lowest of its parents that is there. Raises OSError, ValueError where `path` can be none."""
+    for one in (path, *path.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            one.lstat()
+            return one
+    return Path(path.anchor)
 
 
 def part_name(name: str) -> str:

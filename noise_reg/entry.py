@@ -60,7 +60,7 @@ def told(task: Callable[..., Result]) -> Callable[..., Result]:
     def tells(*args: Any) -> Result:
         try:
             check_added()
-            for cfg in args if isinstance(args[0], DictConfig) else args[0]:
+            for cfg in [args[0]] if isinstance(args[0], DictConfig) else args[0]:
                 check_shape(cfg, CONF, Path(sys.argv[0]).stem)
             return task(*args)
         except BrokenPipeError:

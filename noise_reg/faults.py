@@ -16,9 +16,9 @@ import yaml
 
 from noise_reg.errors import UserError
 
-NO_SPACE = "free space there, or choose another place with {setting}=..."
-NO_ACCESS = "make it readable and writable for you, or choose another place with {setting}=..."
-OTHER_PLACE = "choose another place with {setting}=..."
+NO_SPACE = "free space or choose another {setting}=..."
+NO_ACCESS = "make it readable and writable for you or choose another {setting}=..."
+OTHER_PLACE = "choose another {setting}=..."
 REMEDIES = {
     errno.ENOSPC: NO_SPACE,
     errno.EDQUOT: NO_SPACE,
@@ -27,8 +27,9 @@ REMEDIES = {
     errno.EPERM: NO_ACCESS,
     errno.EROFS: NO_ACCESS,
     errno.ENAMETOOLONG: "choose a shorter path with {setting}=...",
-    errno.ELOOP: "its links lead in a circle: remove them, or choose another place with {setting}=...",
-    errno.ENOENT: "create it, or choose another place with {setting}=...",
+    errno.ELOOP: "its links lead in a circle: remove them, or choose another {setting}=...",
+    errno.ENOENT: "create it, or choose another {setting}=...",
+    errno.EISDIR: "a folder stands where a file should: remove it, or choose another {setting}=...",
     errno.EMFILE: "raise the limit on open files (ulimit -n), or take fewer runs at once",
     errno.ENFILE: "raise the system's limit on open files, or take fewer runs at once",
     errno.EAGAIN: "the system refused another process or thread: take workers=1, or raise the limit (ulimit -u)",

@@ -5,6 +5,7 @@ What a value may be beyond that is checked by whoever uses it (`spec.parse`, eac
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,11 +21,9 @@ NAMED_BY_FILE = ("artefact", "preset", "study")  # groups whose shape is that of
 
 def check_shape(cfg: DictConfig, conf: Path, script: str) -> None:
     """Raises SpecError for the first value of another kind than conf/`script`.yaml has there."""
-    path = conf / f"{script}.yaml"
-    if not path.exists():
+    written = file_of(conf / f"{script}.yaml")
+    if written is None:
         return
-    written = OmegaConf.load(path)
-    assert isinstance(written, DictConfig)
     for group, optional in groups_of(written):
         value = value_of(cfg, group)
         if value is None and optional:
@@ -32,15 +31,26 @@ def check_shape(cfg: DictConfig, conf: Path, script: str) -> None:
         if not isinstance(value, Mapping):
             known = ", ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
             raise SpecError(f"{group} = {value!r}: must be one of {known}")
-        file = conf / group / f"{value.get('name')}.yaml"
-        if group in NAMED_BY_FILE and file.exists():
-            check_alike(value, OmegaConf.to_container(OmegaConf.load(file)), group)
+        own_file = file_of(conf / group / f"{value.get('name')}.yaml") if group in NAMED_BY_FILE else None
+        if own_file is not None:
+            check_alike(value, OmegaConf.to_container(own_file), group)
     own = OmegaConf.create({key: written._get_node(key) for key in written if key not in ("defaults", "hydra")})
     if "presets" in own and isinstance(cfg.get("preset"), DictConfig):
         own.preset = cfg.preset
     for key in own:
         if key != "preset":
             check_alike(value_of(cfg, str(key)), value_of(own, str(key)), str(key))
+
+
+@functools.cache
+def file_of(path: Path) -> DictConfig | None:
+    """A configuration file of ours, read once; None where there is none of that name."""
+    try:
+        found = OmegaConf.load(path)
+    except OSError:
+        return None
+    assert isinstance(found, DictConfig)
+    return found
 
 
 def groups_of(written: DictConfig) -> Iterator[tuple[str, bool]]:

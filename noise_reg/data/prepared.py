@@ -28,7 +28,7 @@ def load_npz(name: str, path: Path) -> Dataset:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}. {remedy(name)}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Make it readable. {remedy(name)}") from error
     known = KNOWN_CONTENT.get((name, path.name))
     note = "the prepared file of this content" if known else "no content is known for this file"
     try:

@@ -57,10 +57,25 @@ def pickle_archives(dataset: Any, folder: Path) -> Files:
     return [(folder / dataset.filename, dataset.tgz_md5), *unpacked]
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[None]:
+    """A file that the system refuses is not a damaged one: DataError says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a parser's own
+            raise
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}. Remedy: make it readable for you, or choose another data_dir=..."
+        ) from error
+
+
 def damaged(source: Source, folder: Path) -> str | None:
     """The first file that is there with a wrong MD5, or None."""
     for path, expected in source.files(source.dataset, folder):
-        if path.is_file() and (found := calculate_md5(path)) != expected:
+        with opened(path):
+            found = calculate_md5(path) if path.is_file() else expected
+        if found != expected:
             return f"{path}: damaged or incomplete, MD5 is {found}, expected {expected}"
     return None
 
@@ -71,8 +86,9 @@ def unreadable(source: Source, folder: Path) -> str | None:
         path = archive.with_suffix("")
         reader = read_image_file if "images" in path.name else read_label_file
         try:
-            if path.is_file():
-                reader(str(path))
+            with opened(path):
+                if path.is_file():
+                    reader(str(path))
         except UNPARSED:
             return f"{path}: damaged or incomplete, not an idx file of the size that its header states"
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ def sorted_errors(path: Path) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Missing(str(path)) from error
     except OSError as error:
-        if path.is_dir():
+        if os.path.isdir(path):  # which, unlike Path.is_dir, raises nothing where the folder above may not be entered
             raise Damaged(f"{path.name} is a folder") from error
         raise StoreError(f"{path}: cannot be read: {error}. Remedy: make it readable.") from error
 

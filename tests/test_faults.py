@@ -1,0 +1,106 @@
+"""What a user or a machine got wrong is named with its remedy, in every phase of a script; a fault of ours is told apart."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from noise_reg import entry, sweep
+from tests.forked import run_script
+from tests.told import TINY, base, changed, ending, traceback_of
+
+
+def test_a_fault_of_ours_is_told_apart_and_its_traceback_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(cfg: object) -> None:
+        raise ZeroDivisionError("a slip of ours")
+
+    status, err = ending(lambda: entry.told(broken)(OmegaConf.create()))
+    assert status == 1 and "unexpected ZeroDivisionError: a slip of ours" in err and "Traceback (most" not in err
+    assert 'raise ZeroDivisionError("a slip of ours")' in traceback_of(err)
+    monkeypatch.setenv("NOISE_REG_TRACEBACK", "1")
+    assert "Traceback (most" in ending(lambda: entry.told(broken)(OmegaConf.create()))[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["arch.widths=[1000000000]"], "arch.widths = [1000000000]: a run of this network needs at least "),
+        (["optimizer.learning_rate=1e39"], "optimizer.learning_rate = 1e+39: must be at most 3.403e+38"),
+        (["regularizer=cdt", "+regularizer.default=5"], "regularizer.default = 5: must be the strengths that its name"),
+        (["store=/dev/null"], "store = /dev/null: /dev/null is a file. Remedy: choose a folder"),
+    ],
+)
+def test_a_slip_is_named_with_its_remedy(
+    overrides: list[str], words: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = base("train", monkeypatch, *TINY, "store=store", *[o.lstrip("+") for o in overrides if "default" not in o])
+    cfg = changed(cfg, "regularizer.default", 5) if "default" in overrides[-1] else cfg
+    status, err = ending(lambda: entry.told(sweep.train_jobs)([cfg]))
+    assert status == 2 and words in err, err
+    assert not Path("store").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["dataset=null"], "dataset = null: must be one of cifar10, digits"),
+        (["dataset=1"], "dataset = 1: must be one of cifar10, digits"),
+        (["-m", "seed=0,1", "store=/dev/null"], "store = /dev/null: /dev/null is a file"),
+        (["hydra.run.dir=/dev/null/x"], "/dev/null/x: Not a directory. Remedy: choose another hydra.run.dir="),
+        (["-m", "seed=0,1", "hydra.sweep.dir=/dev/null/x"], "Not a directory. Remedy: choose another hydra.sweep.dir="),
+        (
+            ["--config-dir=.", "regularizer=tabs"],
+            "tabs.yaml, line 2, column 1: cannot be read as YAML: found character",
+        ),
+        (
+            ["--config-dir=.", "regularizer=bare"],
+            "regularizer.default: must be given for regularizer = bare; a file of",
+        ),
+        (["--config-dir=/nowhere"], "Additional config directory '/nowhere' not found"),
+    ],
+)
+def test_a_script_tells_a_slip_in_hydras_phases(overrides: list[str], words: str, folder: Path) -> None:
+    (folder / "regularizer").mkdir()
+    (folder / "regularizer" / "tabs.yaml").write_text("name: tabs\n\tsigma: 1\n")
+    (folder / "regularizer" / "bare.yaml").write_text("name: bare\ncdt: 0.1\n")
+    done = run_script("train.py", *overrides, *TINY, cwd=folder)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_store_that_can_only_be_read_gives_what_it_holds(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    sweep_of_two = ["-m", *TINY, "seed=0,1", f"store={store}"]
+    assert run_script("train.py", *sweep_of_two).returncode == 0
+
+    def read_only() -> None:
+        def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+            writes = event in ("os.mkdir", "os.rename", "os.remove") or (
+                event == "open"
+                and isinstance(arguments[2], int)
+                and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            )
+            if writes and str(arguments[0]).startswith(str(store)):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(arguments[0]))
+
+        sys.addaudithook(refuse)
+
+    again = run_script("train.py", *sweep_of_two, first=read_only)
+    assert again.returncode == 0 and again.stdout.count("test accuracy") == 2, again.stderr
+    more = run_script("train.py", "-m", *TINY, "seed=0,1,2", f"store={store}", first=read_only)
+    assert more.returncode == 2 and "Read-only file system. Remedy: make it" in more.stderr, more.stderr
+    assert "Traceback" not in more.stderr
+
+
+def test_an_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    def full() -> None:
+        sys.stdout.flush()
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+    done = run_script("train.py", *TINY, f"store={tmp_path}", first=full)
+    assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
