@@ -12,6 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from noise_reg import entry, sweep
+from noise_reg.data import load, vision
+from noise_reg.data.dataset import DataError
 from tests.forked import run_script
 from tests.told import TINY, base, changed, ending, traceback_of
 
@@ -104,3 +106,23 @@ def test_an_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
     done = run_script("train.py", *TINY, f"store={tmp_path}", first=full)
     assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "reader"),
+    [("fmnist", "FashionMNIST/raw/train-images-idx3-ubyte", "read_image_file"), ("usps", "usps.bz2", "calculate_md5")],
+)
+def test_a_data_file_that_may_not_be_opened_is_not_called_damaged(
+    name: str, file: str, reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(b"whole")
+    monkeypatch.setattr(vision, reader, refused)
+    with pytest.raises(
+        DataError, match=rf"{file}: cannot be read: Permission denied. Remedy: make it readable"
+    ) as error:
+        load(name, tmp_path, download=False)
+    assert "damaged" not in str(error.value) and "elete" not in str(error.value)
