@@ -27,6 +27,9 @@ Chunks = Iterable[bytes | memoryview]
 
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 PART = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.[0-9a-f]{8}\.part\Z")
+OLD = re.compile(
+    r"\.(?P<name>.+)\.old\.[0-9a-f]{8}-\d+\.[0-9a-f]{8}\.part\Z"
+)  # a folder that a new one was about to replace
 ABANDONED_AFTER = 3600.0  # seconds without a write; the only sign when the writer is on another host
 
 
@@ -105,6 +108,52 @@ def is_placed(part: Path, final: Path) -> bool:
             return False
         raise
     return True
+
+
+@contextmanager
+def replacing_folder(final: Path) -> Iterator[Path]:
+    """An empty folder beside `final`, which takes its place as a whole once the block ends. Where the block does not end, or the
+    process is killed, `final` stays as it was; between the two renames the next `recover_folders` brings the old one back.
+    Raises OSError."""
+    final = Path(os.path.realpath(final))
+    if final.exists() and not final.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file stands in the folder's place", str(final))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    recover_folders(final.parent)
+    part = final.with_name(part_name(final.name))
+    part.mkdir()
+    try:
+        yield part
+        sync_folder(part)
+        take_place(part, final)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def take_place(part: Path, final: Path) -> None:
+    """Renames the folder `part` to `final`; what stood there is removed, or stands there again if that fails."""
+    olds = []
+    try:
+        while not is_placed(part, final):  # again where another process was faster
+            olds.append(final.with_name(part_name(f"{final.name}.old")))
+            with suppress(FileNotFoundError):
+                os.rename(final, olds[-1])
+        sync_folder(final.parent)
+    finally:
+        recover_folders(final.parent)
+        for old in olds:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folders(parent: Path) -> None:
+    """Brings back the folders under `parent` that a killed process had moved out of the way of new ones, and removes what else
+    it left. Raises OSError."""
+    found = [(path, match["name"]) for path in parent.glob(".*.old.*.part") if (match := OLD.match(path.name))]
+    for old, name in sorted(found, key=lambda one: one[0].lstat().st_mtime, reverse=True):
+        if not os.path.lexists(parent / name):
+            with suppress(FileNotFoundError):
+                os.rename(old, parent / name)
+    remove_abandoned(path for path in parent.glob(".*.part") if path.is_dir())
 
 
 def move_aside(path: Path, into: Path, label: str, reason: str) -> Path:

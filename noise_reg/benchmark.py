@@ -17,6 +17,8 @@ import hydra
 import pandas as pd
 from omegaconf import DictConfig
 
+from noise_reg.artefacts.folder import take_over
+from noise_reg.atomic import explained, replacing_folder
 from noise_reg.bench.cold import Cold, cold_recipe, cold_times
 from noise_reg.bench.contenders import BASE, CONTENDERS
 from noise_reg.bench.evaluate import evaluation_times
@@ -26,6 +28,7 @@ from noise_reg.bench.work import Recipe, Timed, Weights, Workload, peak_mib, syn
 from noise_reg.config import device_check, read_job, read_study
 from noise_reg.errors import UserError
 from noise_reg.pipeline import find_device
+from noise_reg.place import read_place
 from noise_reg.spec import RunSpec, SpecError
 
 KEEP = 0.8  # of the recorded ratio: below it something has become slower
@@ -54,6 +57,8 @@ class Settings:
 def benchmark(cfg: DictConfig) -> None:
     """Measures and shows; UserError where the gate is not passed or the guard finds a ratio below what it should be."""
     settings = read_settings(cfg)
+    usual = "" if settings.preset == "quick" else f"-{settings.preset}"
+    place = read_place(cfg, "benchmark", usual=usual) if settings.results else None
     repeats, jobs = [], []
     for recipe in settings.recipes:
         rows, job = measured_job(recipe, settings)
@@ -71,13 +76,30 @@ def benchmark(cfg: DictConfig) -> None:
         cold_times(settings.cold, settings.contenders),
     )
     show(report)
-    if settings.results:
-        suffix = "" if settings.preset == "quick" else f"-{settings.preset}"
-        folder = Path(settings.results) / "benchmark" / f"{machine(settings.device)}{suffix}"
-        save(folder, rows, report)
+    if place is not None:
+        folder = place.folder(f"benchmark/{machine(settings.device)}")
+        here = measured(report.table)
+        folder = place.free(folder, [name for name in measured_in(folder) if name not in here], here)
+        with explained(folder, "results"), replacing_folder(folder) as part:
+            save(part, rows, report)
+            take_over(folder, part)
         print(f"written to {folder}/")
     if settings.guard:
         guard(report.table, settings.recorded)
+
+
+def measured(table: pd.DataFrame) -> list[str]:
+    """What was timed: 'fc (b)'."""
+    return [f"{job} ({contender})" for job, contender in zip(table["job"], table["contender"], strict=True)]
+
+
+def measured_in(folder: Path) -> list[str]:
+    """What an older call has timed whose tables lie in `folder`; the problem itself where they cannot be read."""
+    path = folder / "benchmark.csv"
+    try:
+        return measured(pd.read_csv(path)) if path.exists() else []
+    except (OSError, ValueError, KeyError) as error:
+        return [f"{path}: cannot be read: {error}"]
 
 
 def measured_job(recipe: Recipe, settings: Settings) -> tuple[pd.DataFrame, Job]:

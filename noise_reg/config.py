@@ -6,13 +6,12 @@ import dataclasses
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from noise_reg.atomic import check_writable
+from noise_reg.decimals import as_meant, shortest
 from noise_reg.evaluation_spec import (
     AttackSpec,
     CertificateSpec,
@@ -78,25 +77,10 @@ def read_study(cfg: DictConfig) -> dict[str, Any]:
     if cfg.preset.name not in cfg.presets:
         raise SpecError(f"preset = {cfg.preset.name}: must be one of {', '.join(map(str, cfg.presets))}")
     try:
-        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        plain: Any = as_meant(OmegaConf.to_container(cfg, resolve=True))
     except InterpolationKeyError as error:
         raise SpecError(f"{error.full_key}: preset {cfg.preset.name} does not say it, so it must be given") from error
-    if plain["results"]:
-        check_writable(Path(plain["results"]))
     return {**plain, "preset": plain["preset"]["name"]}
-
-
-def study_context(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What the provenance of a study says of its settings, and figures and tables of a preset below the committed one."""
-    preset = plain["preset"]
-    below = "" if preset == "cpu" else f"preset {preset}, a shorter study than preset cpu's"
-    return {"preset": preset, "below_paper_scale": below, "settings": of_measurement(plain)}
-
-
-def of_measurement(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a study without those that say where and how it ran: what a provenance says of it."""
-    place = {field.name for field in dataclasses.fields(Runtime)} | {"results", "preset", "presets", "suffix"}
-    return {name: value for name, value in plain.items() if name not in place}
 
 
 @dataclass(frozen=True)
@@ -111,7 +95,7 @@ def read_job(cfg: DictConfig) -> Job:
     """The checked job of a composed `conf/train.yaml`. Raises SpecError naming field, value and what is allowed."""
     regularizer = read_regularizer(cfg)
     try:
-        tree = OmegaConf.to_container(cfg, resolve=True)
+        tree = as_meant(OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
         raise SpecError(f"{error.full_key}: {error.msg}") from error
     assert isinstance(tree, dict)
@@ -144,7 +128,7 @@ def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationS
     found: list[EvaluationSpec] = []
     for name in names:
         if name == "corruption":
-            found.append(parse(CorruptionSpec, OmegaConf.to_container(cfg.corruption), "corruption."))  # type: ignore[arg-type]
+            found.append(parse(CorruptionSpec, as_meant(OmegaConf.to_container(cfg.corruption)), "corruption."))
         elif name == "validation":
             found.append(ValidationSpec())
         elif name in attacks:
@@ -157,12 +141,19 @@ def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationS
         else:
             known = ", ".join(["corruption", "validation", *attacks, *shifts, *changes])
             raise SpecError(f"evaluations = {name}: unknown; known are {known}")
+    found = list(dict.fromkeys(found))
+    shown = [name for settings in found for _, _, name in settings.stored()]
+    twice = sorted({name for name in shown if shown.count(name) > 1})
+    if twice:
+        raise SpecError(
+            f"evaluations = {list(names)}: two of them are stored as {twice[0]}, with other settings; give one"
+        )
     return tuple(found)
 
 
 def group(cfg: DictConfig, name: str) -> dict[str, Any]:
     """The evaluations of one configuration group, by name."""
-    found: Any = OmegaConf.to_container(cfg[name], resolve=True)
+    found: dict[str, Any] = as_meant(OmegaConf.to_container(cfg[name], resolve=True))
     return found
 
 
@@ -174,7 +165,7 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
     """The resolved group `regularizer`, whose strengths may refer to its sigma and to the paper's sigma_epsilon."""
     name = cfg.regularizer.get("name")
     try:
-        regularizer = OmegaConf.to_container(cfg.regularizer, resolve=True)
+        regularizer = as_meant(OmegaConf.to_container(cfg.regularizer, resolve=True))
     except InterpolationKeyError as error:
         raise SpecError(
             f"regularizer = {name}: the paper gives no sigma_epsilon for arch.name = {cfg.arch.get('name')} with "
@@ -255,7 +246,7 @@ def method_label(regularizer: Mapping[str, Any], strengths: Strengths, by_sigma:
     differs = {n: v for n, v in values.items() if v != default.get(n, 0.0)}
     label, nameless = str(regularizer["name"]), set(default) if not by_sigma else set()
     if any(n in by_sigma for n in differs):
-        label += f"_{regularizer['sigma']:g}"
+        label += f"_{shortest(regularizer['sigma'])}"
     rest = {n: v for n, v in differs.items() if n not in by_sigma}
-    label += "".join(f"_{v:g}" for n, v in rest.items() if n in nameless)
-    return label + "".join(f"+{n}_{v:g}" for n, v in rest.items() if n not in nameless)
+    label += "".join(f"_{shortest(v)}" for n, v in rest.items() if n in nameless)
+    return label + "".join(f"+{n}_{shortest(v)}" for n, v in rest.items() if n not in nameless)

@@ -6,7 +6,6 @@ Axes: N points, R replicas (1).
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -19,10 +18,11 @@ from torch import Tensor
 
 from noise_reg.artefacts import MEASURED
 from noise_reg.checkout import commit
-from noise_reg.config import of_measurement, read_job
+from noise_reg.config import read_job
 from noise_reg.data import Standardizer, load
 from noise_reg.losses import LOSSES
 from noise_reg.nn import CLEAN, DTYPES, StackedModel, depth
+from noise_reg.place import deliver, of_measurement, read_place
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers import node_layers
 from noise_reg.spec import RunSpec, SpecError
@@ -34,18 +34,17 @@ def draw(cfg: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     if not isinstance(plain["points"], int) or plain["points"] < 20:
         raise SpecError(f"points = {plain['points']}: must be a whole number of at least 20")
+    place = read_place(cfg, "drawings", ())
     tables = {**boundary(plain), "layers": layers(plain), "mask": mask(plain)}
     context = {
-        "preset": "",
+        "preset": place.preset_in_words,
         "dataset": "two moons",
         "below_paper_scale": "",
         "settings": of_measurement(plain),
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    out = Path(cfg.results) / "drawings"
-    MEASURED["drawings"].build(tables, context, out)
-    print(f"written to {out}/")
+    deliver(MEASURED["drawings"], tables, context, place)
 
 
 def spec_of(overrides: list[str]) -> RunSpec:

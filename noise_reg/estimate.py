@@ -129,7 +129,7 @@ def probe(pipeline: Pipeline, specs: Sequence[RunSpec], *, single_thread: bool) 
 
 def epochs_before(results: Path) -> dict[tuple[str, str, str], float]:
     """Mean epochs of the committed runs by (dataset, arch, method); paths that hold no rows are passed over."""
-    frames = [pd.read_csv(path) for path in sorted(results.glob("*/runs.csv"))]
+    frames = [pd.read_csv(path) for path in sorted(results.glob("[!.]*/runs.csv"))]
     needed = ["key", "dataset", "arch", "method", "epochs"]
     frames = [frame[needed] for frame in frames if set(needed) <= set(frame)]  # studies have runs of other columns
     if not frames:

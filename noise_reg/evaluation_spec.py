@@ -15,7 +15,7 @@ Stored = tuple[str, dict[str, Any], str]  # an evaluation's name in the store, i
 class CorruptionSpec:
     """How Eq. 8 is evaluated [6]: its grid, the noise draws averaged over, and the space in which the noise is added."""
 
-    grid: tuple[float, ...] = checked(each(number(0, 1), at_least=1))
+    grid: tuple[float, ...] = checked(each(number(0, 1), at_least=1, once=True))
     draws: int = checked(number(1))
     space: str = checked(one_of("standardized", "pixel"))
     seed: int = checked(number(0, MAX_SEED))
@@ -41,7 +41,7 @@ class AttackSpec:
     steps of `step` x delta, each projected onto the ball of delta unless `projection` is off.
     """
 
-    grid: tuple[float, ...] = checked(each(number(0), at_least=1))
+    grid: tuple[float, ...] = checked(each(number(0), at_least=1, once=True))
     space: str = checked(one_of("pixel", "standardized"))
     clip: bool = checked(one_of(True, False))  # keep pixels in [0, 1]
     loss: str = checked(one_of("exact", "clamped", "stable"))  # whose gradient is climbed, see `ascent_direction`
@@ -150,7 +150,7 @@ class PerturbationSpec:
     """Test images changed in a way that is not noise. grid: of an occlusion the side of a square in pixels, of a rotation degrees."""
 
     kind: str = checked(one_of("occlusion", "rotation"))
-    grid: tuple[float, ...] = checked(each(number(0, 180), at_least=1))
+    grid: tuple[float, ...] = checked(each(number(0, 180), at_least=1, once=True))
     seed: int = checked(number(0, MAX_SEED))
 
     @property

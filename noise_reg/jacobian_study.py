@@ -6,7 +6,6 @@ Everything is measured in fp64 on test images, one network a line. Axes: B sampl
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -17,12 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import read_job, read_runtime, read_study, study_context
+from noise_reg.config import read_job, read_runtime, read_study
 from noise_reg.nn import CLEAN
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
+from noise_reg.place import deliver, read_place, study_context
 from noise_reg.prepare import TrainingData
-from noise_reg.reproduce import run_provenance, show_verdicts
+from noise_reg.reproduce import run_provenance
 from noise_reg.spec import RunSpec, SpecError
 from noise_reg.theory.jacobian import Function, noisy_norm, second_order, second_order_whole, squared_jacobian
 from noise_reg.train import new_stack, run_epoch
@@ -30,7 +30,7 @@ from noise_reg.train import new_stack, run_epoch
 
 def study(cfg: DictConfig) -> None:
     """Trains the networks, measures them and draws results/nj_expansion."""
-    plain = read_study(cfg)
+    plain, place = read_study(cfg), read_place(cfg, "nj_expansion")
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     specs = {
@@ -45,11 +45,10 @@ def study(cfg: DictConfig) -> None:
             rows += measure(name, function, data.test_x[: plain["images"]].double().cpu(), network["whole"], plain)
             bar.update()
     context = run_provenance(next(iter(specs.values())), pipeline)
-    context |= study_context(plain)
+    context |= study_context(plain, place)
     context["data"] = {spec.dataset.name: pipeline.data(spec).facts for spec in specs.values()}
     context["dataset"] = ", ".join(context["data"])
-    out = Path(cfg.results) / f"nj_expansion{plain['suffix']}"
-    show_verdicts(MEASURED["nj_expansion"].build({"expansion": pd.DataFrame(rows)}, context, out), out)
+    deliver(MEASURED["nj_expansion"], {"expansion": pd.DataFrame(rows)}, context, place)
 
 
 def check(plain: dict[str, Any]) -> None:

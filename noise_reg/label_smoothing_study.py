@@ -18,13 +18,14 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
+from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.evaluate.calibration import binned, predictions
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
+from noise_reg.place import deliver, read_place, study_context
 from noise_reg.precision import arithmetic
-from noise_reg.reproduce import network_facts, run_provenance, show_verdicts
+from noise_reg.reproduce import network_facts, run_provenance
 from noise_reg.spec import RunSpec, SpecError, smoothing
 
 
@@ -46,7 +47,7 @@ class Smoothed:
 
 def study(cfg: DictConfig) -> None:
     """Trains every epsilon and seed, measures them and draws results/label_smoothing."""
-    plain = read_study(cfg)
+    plain, place = read_study(cfg), read_place(cfg, "label_smoothing")
     check(plain)
     runs = wanted(plain, cfg)
     jobs = [run.job for run in runs]
@@ -55,10 +56,9 @@ def study(cfg: DictConfig) -> None:
     print(f"plan: {len(runs)} runs, {plan.found} found; {plan.range} on {plan.device}", flush=True)
     records = pipeline.complete(jobs, group="label_smoothing", tags=["label_smoothing"])
     tables = measure(pipeline, runs, records, plain)
-    context = run_provenance(jobs[0].spec, pipeline) | study_context(plain) | {"network": facts(jobs[0].spec)}
+    context = run_provenance(jobs[0].spec, pipeline) | study_context(plain, place) | {"network": facts(jobs[0].spec)}
     context["evaluations"] = {settings.label: dataclasses.asdict(settings) for settings in jobs[0].evaluations}
-    out = Path(cfg.results) / f"label_smoothing{plain['suffix']}"
-    show_verdicts(MEASURED["label_smoothing"].build(tables, context, out), out)
+    deliver(MEASURED["label_smoothing"], tables, context, place)
 
 
 def check(plain: dict[str, Any]) -> None:

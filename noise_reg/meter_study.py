@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -21,12 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
+from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.nn import StackedModel
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
+from noise_reg.place import deliver, read_place, study_context
 from noise_reg.prepare import TrainingData
-from noise_reg.reproduce import run_provenance, show_verdicts
+from noise_reg.reproduce import run_provenance
 from noise_reg.spec import SpecError
 from noise_reg.theory.meters import Meter
 from noise_reg.train import Stack, new_stack, run_epoch
@@ -47,7 +47,7 @@ class Moment:
 
 def study(cfg: DictConfig) -> None:
     """Trains the networks, measures them and draws results/meters."""
-    plain = read_study(cfg)
+    plain, place = read_study(cfg), read_place(cfg, "meters")
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     kinds = ("networks", "linear_networks")
@@ -75,10 +75,9 @@ def study(cfg: DictConfig) -> None:
             for moment in moments(name, job, data, [plain["epochs"][0], plain["epochs"][-1]]):
                 tables["spectrum"] += spectrum(moment, data, plain)
     context = run_provenance(next(iter(jobs.values())).spec, pipeline)
-    context |= study_context(plain)
-    out = Path(cfg.results) / f"meters{plain['suffix']}"
+    context |= study_context(plain, place)
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    show_verdicts(MEASURED["meters"].build(frames, context, out), out)
+    deliver(MEASURED["meters"], frames, context, place)
 
 
 def check(plain: dict[str, Any]) -> None:

@@ -14,12 +14,14 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, read_evaluations, read_job, read_runtime, read_study, study_context
+from noise_reg.config import Job, read_evaluations, read_job, read_runtime, read_study
+from noise_reg.decimals import shortest
 from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import EvaluationSpec
 from noise_reg.pipeline import Pipeline
+from noise_reg.place import deliver, read_place, study_context
 from noise_reg.precision import arithmetic
-from noise_reg.reproduce import outcome, run_provenance, show_verdicts
+from noise_reg.reproduce import outcome, run_provenance
 from noise_reg.spec import CONVOLUTIONAL, RunSpec, SpecError
 from noise_reg.train import Stack, new_stack, run_epoch
 
@@ -28,7 +30,7 @@ Labelled = list[tuple[dict[str, Any], Job]]  # what a row says of its run, and t
 
 def study(cfg: DictConfig) -> None:
     """Trains and times what is asked, and draws results/nj_questions."""
-    plain = read_study(cfg)
+    plain, place = read_study(cfg), read_place(cfg, "nj_questions")
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     evaluations = read_evaluations(cfg, plain["evaluations"])
@@ -44,9 +46,8 @@ def study(cfg: DictConfig) -> None:
         "perturbed": pd.DataFrame([r for row, job in variants for r in evaluated(pipeline, row, job)]),
     }
     context = run_provenance(jobs[0].spec, pipeline)
-    context |= study_context(plain)
-    out = Path(cfg.results) / f"nj_questions{plain['suffix']}"
-    show_verdicts(MEASURED["nj_questions"].build(tables, context, out), out)
+    context |= study_context(plain, place)
+    deliver(MEASURED["nj_questions"], tables, context, place)
 
 
 def check(plain: Mapping[str, Any]) -> None:
@@ -62,8 +63,8 @@ def check(plain: Mapping[str, Any]) -> None:
     for name, least in (("jacobian", "above 0"), ("noise", "of at least 0")):
         values = plain["map"][name]
         numbers = isinstance(values, list) and values and all(type(v) in (int, float) and v >= 0 for v in values)
-        if not numbers or (name == "jacobian" and min(values) == 0):
-            raise SpecError(f"map.{name} = {values}: must be a list of numbers {least}")
+        if not numbers or len(set(values)) < len(values) or (name == "jacobian" and min(values) == 0):
+            raise SpecError(f"map.{name} = {values}: must be a list of numbers {least}, each once")
     for where, group in (("methods", plain["methods"]), ("cost.methods", plain["cost"]["methods"])):
         first = next(iter(group), None)
         if first not in ("none", "plain"):
@@ -100,7 +101,11 @@ def map_runs(plain: Mapping[str, Any], pipeline: Pipeline) -> Labelled:
             for seed in range(plain["map"]["seeds"]):
                 spec = base.spec.replace(seed=seed, strengths=strengths)
                 job = dataclasses.replace(
-                    base, spec=spec, evaluations=(), method=f"nj_{strength:g}_{noise:g}", runtime=pipeline.runtime
+                    base,
+                    spec=spec,
+                    evaluations=(),
+                    method=f"nj_{shortest(strength)}_{shortest(noise)}",
+                    runtime=pipeline.runtime,
                 )
                 found.append(({"jacobian": strength, "noise": noise, "seed": seed}, job))
     return found

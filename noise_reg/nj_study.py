@@ -20,13 +20,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
+from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import ValidationSpec
 from noise_reg.nn import Places, StackedModel
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
-from noise_reg.reproduce import outcome, run_provenance, show_verdicts
+from noise_reg.place import deliver, read_place, study_context
+from noise_reg.reproduce import outcome, run_provenance
 from noise_reg.spec import SpecError
 
 PLAIN = "none"
@@ -52,7 +53,7 @@ class Candidate:
 
 def study(cfg: DictConfig) -> None:
     """Searches, trains, and draws results/nj_table and results/nj_histogram."""
-    plain = read_study(cfg)
+    plain, place = read_study(cfg), read_place(cfg, "nj")
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     plain["cells"] = cells(plain)
@@ -92,11 +93,10 @@ def study(cfg: DictConfig) -> None:
     histogram = pd.DataFrame([row for final in finals for row in activations(pipeline, *final, plain["bins"])])
     context = run_provenance(finals[0][2].spec, pipeline)
     datasets = {job.spec.dataset.name: pipeline.data(job.spec).facts for _, _, job in finals}
-    context |= study_context(plain) | {"data": datasets}
+    context |= study_context(plain, place) | {"data": datasets}
     context["dataset"] = ", ".join(datasets)
     for name, tables in (("nj_table", {"search": search, "runs": runs}), ("nj_histogram", {"activations": histogram})):
-        out = Path(cfg.results) / f"{name}{plain['suffix']}"
-        show_verdicts(MEASURED[name].build(tables, context, out), out)
+        deliver(MEASURED[name], tables, context, place)
 
 
 def check(plain: Mapping[str, Any]) -> None:
@@ -104,9 +104,14 @@ def check(plain: Mapping[str, Any]) -> None:
         if not isinstance(plain[name], int) or isinstance(plain[name], bool) or plain[name] < least:
             raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least {least}")
     found = plain["search_seeds"]
-    if not isinstance(found, list) or not found or any(type(s) is not int or s < plain["seeds"] for s in found):
+    if (
+        not isinstance(found, list)
+        or not found
+        or any(type(s) is not int or s < plain["seeds"] for s in found)
+        or len(set(found)) < len(found)
+    ):
         raise SpecError(
-            f"search_seeds = {found}: must be a list of whole numbers of at least seeds = {plain['seeds']}, so that no run of the "
+            f"search_seeds = {found}: must be a list of whole numbers, each once, of at least seeds = {plain['seeds']}, so that no run of the "
             "search is tested"
         )
     if not plain["panels"]:
@@ -118,8 +123,8 @@ def check(plain: Mapping[str, Any]) -> None:
         lists |= {f"search.{method}.{name}": values for name, values in searched.items()}
     for name, values in lists.items():
         numbers = isinstance(values, list) and values and all(type(v) in (int, float) and v > 0 for v in values)
-        if not numbers:
-            raise SpecError(f"{name} = {values}: must be a list of numbers above 0")
+        if not numbers or len(set(values)) < len(values):
+            raise SpecError(f"{name} = {values}: must be a list of numbers above 0, each once")
 
 
 def cells(plain: Mapping[str, Any]) -> dict[str, tuple[str, int]]:

@@ -18,10 +18,11 @@ from omegaconf import DictConfig
 
 from noise_reg.artefacts import artefact
 from noise_reg.artefacts.phases import bracket
-from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
+from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline
-from noise_reg.reproduce import collect, network_facts, run_provenance, show_verdicts
+from noise_reg.place import deliver, read_place, study_context
+from noise_reg.reproduce import collect, network_facts, run_provenance
 from noise_reg.spec import SpecError
 from noise_reg.theory.phases import phase_of
 from noise_reg.wanted import Wanted
@@ -45,7 +46,7 @@ class Setting:
 
 def sweep(cfg: DictConfig) -> None:
     """Trains grid and bisections of every setting, and draws the diagram."""
-    plain = read_study(cfg)
+    plain, place = read_study(cfg), read_place(cfg, "phases")
     grid, seeds, rounds = check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     settings = [read_setting(name, plain, pipeline) for name in plain["settings"]]
@@ -67,14 +68,13 @@ def sweep(cfg: DictConfig) -> None:
         pipeline.complete([w.job for w in more], group="phases", tags=["phases"])
         wanted += more
     made = artefact("phases")
-    context = run_provenance(wanted[0].job.spec, pipeline) | study_context(plain)
+    context = run_provenance(wanted[0].job.spec, pipeline) | study_context(plain, place)
     context |= {
         "settings": {s.name: facts(s, pipeline) for s in settings},
         "seeds": seeds,
         "bisections": rounds,
     }
-    out = Path(cfg.results) / f"phases{plain['suffix']}"
-    show_verdicts(made.build(collect(pipeline.store, wanted, None, made.whole_history), context, out), out)
+    deliver(made, collect(pipeline, wanted, None, made.whole_history), context, place)
 
 
 def check(plain: Any) -> tuple[list[float], int, int]:

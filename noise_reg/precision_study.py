@@ -18,11 +18,12 @@ from omegaconf import DictConfig
 
 from noise_reg.artefacts import MEASURED
 from noise_reg.artefacts.markdown import counted
-from noise_reg.config import Job, Runtime, read_job, read_runtime, read_study, study_context
+from noise_reg.config import Job, Runtime, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline, find_device
+from noise_reg.place import deliver, read_place, study_context
 from noise_reg.precision import products
-from noise_reg.reproduce import network_facts, run_provenance, show_verdicts
+from noise_reg.reproduce import network_facts, run_provenance
 from noise_reg.spec import PRECISIONS, RunSpec, SpecError
 from noise_reg.store import Store
 
@@ -35,7 +36,7 @@ OWN_SETTINGS = ("precision", "seed", "max_epochs")  # of a run, which the study'
 
 def study(cfg: DictConfig) -> None:
     """Trains every method and seed in every precision and draws results/precision."""
-    plain = read_study(cfg)
+    plain, place = read_study(cfg), read_place(cfg, "precision")
     runtime = read_runtime(cfg)
     check(plain, find_device(runtime.device))
     jobs = wanted(plain, runtime)
@@ -44,13 +45,12 @@ def study(cfg: DictConfig) -> None:
     print(f"plan: {len(jobs)} runs, {plan.found} found; {plan.range} on {plan.device}", flush=True)
     records = pipeline.complete(jobs, group="precision", tags=["precision", str(plain["preset"])])
     tables = {"runs": runs_table(pipeline.store, jobs, records), "curve": curve_table(pipeline.store, jobs)}
-    context = run_provenance(jobs[0].spec, pipeline) | study_context(plain)
+    context = run_provenance(jobs[0].spec, pipeline) | study_context(plain, place)
     context |= {"below_paper_scale": below_paper_scale(plain), "network": facts(jobs[0].spec)}
     precisions = (plain["reference"], *plain["fast"])
     context["products"] = {precision: products(precision, pipeline.device) for precision in precisions}
     context["evaluations"] = {settings.label: dataclasses.asdict(settings) for settings in jobs[0].evaluations}
-    out = Path(cfg.results) / f"precision{plain['suffix']}"
-    show_verdicts(MEASURED["precision"].build(tables, context, out), out)
+    deliver(MEASURED["precision"], tables, context, place)
 
 
 def check(plain: Mapping[str, Any], device: torch.device) -> None:

@@ -28,7 +28,7 @@ def reevaluate(cfg: DictConfig) -> None:
     unknown = [key for key in keys if key not in runs.index]
     for key in unknown:
         pipeline.say(f"runs = {key}: not in the store {runtime.store}, which holds {len(runs)} runs")
-    keys = [key for key in keys if key in runs.index]
+    keys = [key for key in dict.fromkeys(keys) if key in runs.index]
     if not keys and not unknown:
         raise UserError(
             f"store = {runtime.store}: holds no runs; train some with scripts/train.py store={runtime.store}"
@@ -59,12 +59,16 @@ def show(pipeline: Pipeline, jobs: Sequence[Job], evaluations: Sequence[Evaluati
 
 
 def kinds(jobs: Sequence[Job]) -> pd.DataFrame:
-    """By key, what a run is beside its seed: data set, architecture, method, and every other setting in which `jobs` differ."""
+    """By key, what a run is beside its seed: data set, architecture, method, and every other setting in which `jobs` differ,
+    strengths too where a method's name does not tell them apart."""
     named = {"dataset.name": "dataset", "arch.name": "arch"}
     flat = [flatten(dataclasses.asdict(job.spec)) for job in jobs]
     table = pd.DataFrame(flat, index=[job.spec.key for job in jobs])
     others = [n for n in flat[0] if n not in named and n != "seed" and not n.startswith("strengths.")]
     told = [name for name in others if table[name].map(str).nunique() > 1]
+    methods = pd.Series([job.method for job in jobs], index=table.index)
+    strengths = [name for name in flat[0] if name.startswith("strengths.")]
+    told += [name for name in strengths if table[name].groupby(methods).nunique().max() > 1]  # under one method's name
     table = table[[*named, *told]].map(str).rename(columns=named)
-    table.insert(2, "method", [job.method for job in jobs])
+    table.insert(2, "method", methods)
     return table

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,22 +18,21 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.artefacts import artefact
-from noise_reg.artefacts.folder import load_provenance
+from noise_reg.artefacts.folder import flat_leaves, load_provenance
 from noise_reg.artefacts.lines import STUCK
 from noise_reg.artefacts.rows import Rows, read_rows, thin_history
 from noise_reg.artefacts.table1 import draw_digits
-from noise_reg.artefacts.verdicts import Verdict
-from noise_reg.atomic import check_writable
 from noise_reg.checkout import commit
 from noise_reg.config import Job, read_runtime
 from noise_reg.data_check import pixel_scale
 from noise_reg.errors import UserError
 from noise_reg.estimate import Estimate, estimate, show_seconds
-from noise_reg.evaluation_spec import CertificateSpec, ShiftSpec
+from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec
 from noise_reg.pipeline import Pipeline
+from noise_reg.place import Place, deliver, read_place
 from noise_reg.precision import processor
-from noise_reg.spec import RunSpec, SpecError
-from noise_reg.store import EVALUATION_COLUMNS, Store
+from noise_reg.spec import RunSpec, SpecError, flatten
+from noise_reg.store import EVALUATION_COLUMNS
 from noise_reg.wanted import Wanted, certified_lines, evaluations_of, wanted_runs
 
 
@@ -63,27 +64,22 @@ def reproduce(cfg: DictConfig) -> None:
     """Trains what is missing and draws the artefact; with `shard`, trains that share of the stacks and draws nothing."""
     made = artefact(cfg.artefact.name)  # an unknown name fails before any work
     check(cfg)
-    out = Path(cfg.results) / f"{made.name}{cfg.preset.suffix}"
-    check_writable(Path(cfg.results))
     wanted = wanted_runs(cfg)
+    place = read_place(cfg, "reproduce", ("artefact", "preset"))
     pipeline = Pipeline(read_runtime(cfg))
-    kept = read_rows(out) if cfg.keep_rows and (out / "runs.csv").exists() else None
+    kept = committed_rows(cfg, place.folders(made.name), wanted, pipeline) if cfg.keep_rows else None
     done = set() if kept is None else set(kept.runs["key"])
-    if done & {w.job.spec.key for w in wanted}:
-        pipeline.check.check_rows(load_provenance(out), wanted[0].job.spec, out)
-    own_words = cfg.artefact.get("below_paper_scale", {})
-    below_paper_scale = str(own_words.get(cfg.preset.name, cfg.preset.below_paper_scale))
+    limits = ""
     if not cfg.train:
         there = those_there(wanted, pipeline, done)
         if len(there) < len(wanted):
-            so_far = f"{len(there)} of {len(wanted)} runs so far"
-            below_paper_scale = "; ".join(filter(None, [below_paper_scale, so_far]))
+            limits = f"{len(there)} of {len(wanted)} runs so far"
         wanted = there
     jobs = [w.job for w in wanted if w.job.spec.key not in done]
     if cfg.shard is not None:
         jobs = share(jobs, pipeline, cfg.shard, cfg.num_shards)
     before = estimate(pipeline, jobs, Path(cfg.results))
-    show_plan(made.name, cfg, before, len(done & {w.job.spec.key for w in wanted}))
+    show_plan(place, made.name, before, len(done & {w.job.spec.key for w in wanted}))
     started = time.perf_counter()
     pipeline.complete(jobs, group=made.name, tags=[made.name, cfg.preset.name])
     if cfg.shard is None and "certificate" in cfg.artefact.get("evaluations", []):
@@ -94,12 +90,33 @@ def reproduce(cfg: DictConfig) -> None:
     print(f"runs complete after {show_seconds(seconds)} (estimate: {before.range})")
     if cfg.shard is not None:
         return
-    context = provenance(cfg, wanted, pipeline)
-    context |= {"below_paper_scale": below_paper_scale, "seconds": round(seconds, 1), "estimate": before.range}
-    verdicts = made.build(collect(pipeline.store, wanted, kept, made.whole_history), context, out)
-    show_conversion(pipeline, wanted[0].job, out)
-    pipeline.mirror.update_artefact(out.name, out, context)
-    show_verdicts(verdicts, out)
+    context = provenance(cfg, wanted, pipeline) | {"preset": place.preset_in_words}
+    context |= {"limits": limits, "seconds": round(seconds, 1), "estimate": before.range}
+    rows = collect(pipeline, wanted, kept, made.whole_history)
+    out = deliver(made, rows, context, place, lambda folder: show_conversion(pipeline, wanted[0].job, folder))
+    pipeline.mirror.update_artefact(out.name, out, load_provenance(out))
+
+
+def committed_rows(
+    cfg: DictConfig, folders: Sequence[Path], wanted: Sequence[Wanted], pipeline: Pipeline
+) -> Rows | None:
+    """The rows of the first of `folders` that has some. Raises UserError where they were made of other data than is there now, or
+    evaluated otherwise than is asked now."""
+    there = [folder for folder in folders if (folder / "runs.csv").exists()]
+    if not there:
+        return None
+    rows, provenance_ = read_rows(there[0]), load_provenance(there[0])
+    if set(rows.runs["key"]) & {w.job.spec.key for w in wanted}:
+        pipeline.check.check_rows(provenance_, wanted[0].job.spec, there[0])
+    recorded = dict(flat_leaves(provenance_.get("evaluations", {})))
+    asked = json.loads(json.dumps(asked_evaluations(cfg)))
+    for name, value in flat_leaves(asked):
+        if name in recorded and recorded[name] != value:
+            raise UserError(
+                f"keep_rows = true: {there[0]}/ was evaluated with {name} = {recorded[name]}, asked is {value}. Remedy: ask for the "
+                "same, or keep_rows=false"
+            )
+    return rows
 
 
 def show_conversion(pipeline: Pipeline, job: Job, out: Path) -> None:
@@ -144,27 +161,21 @@ def share(jobs: Sequence[Job], pipeline: Pipeline, shard: int, shards: int) -> l
     return [by_key[spec.key] for stack in stacks[shard::shards] for spec in stack]
 
 
-def show_plan(name: str, cfg: DictConfig, plan: Estimate, kept: int) -> None:
-    print(f"plan: {name} at preset {cfg.preset.name}")
+def show_plan(place: Place, name: str, plan: Estimate, kept: int) -> None:
+    print(f"plan: {name} at preset {place.preset_in_words}, into {place.folder(name)}/")
     print(f"  runs needed  {plan.needed + kept}")
     print(f"  runs found   {plan.found + kept}" + (f" ({kept} as committed rows)" if kept else ""))
     print(f"  to train     {plan.needed - plan.found} in {plan.stacks} stacks")
     print(f"  time         {plan.range} on {plan.device}", flush=True)
 
 
-def show_verdicts(verdicts: Sequence[Verdict], out: Path) -> None:
-    for verdict in verdicts:
-        print(f"  {verdict.claim}: {verdict.verdict}. {verdict.statement}")
-    for note in dict.fromkeys(verdict.note for verdict in verdicts if verdict.note):
-        print(f"  all {note}")
-    print(f"written to {out}/: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
-
-
-def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None, whole_history: bool) -> Rows:
+def collect(pipeline: Pipeline, wanted: Sequence[Wanted], kept: Rows | None, whole_history: bool) -> Rows:
     """The rows of the wanted runs: those in the store, then the committed ones."""
     reading = {w.job.spec.key: w.reading for w in wanted}
     method = {w.job.spec.key: w.job.method for w in wanted}
     rows, evaluations, histories = [], [], []
+    store, tested = pipeline.store, tested_images(pipeline)
+    fields = varied([w.job.spec for w in wanted])
     old = set() if kept is None else set(kept.runs["key"])
     for w in wanted:
         key = w.job.spec.key
@@ -183,11 +194,16 @@ def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None, whole_his
         row |= {"reading": reading[key], "precision": spec.precision, "max_epochs": spec.max_epochs}
         row |= {name: record[name] for name in columns}
         row |= {name: record.get(name, "") for name in ("diverged_quantity", "diverged_step")}
+        data = pipeline.data(spec)
+        row |= {"train_images": len(data.x), "network": "-".join(map(str, (*spec.arch.filters, *spec.arch.widths)))}
+        row |= fields[key]
         rows.append(row)
-        for name, asked, shown in (entry for settings in w.job.evaluations for entry in settings.stored()):
-            frame = store.evaluation(key, name, asked)
-            if frame is not None:
-                evaluations.append(frame.assign(key=key, evaluation=shown)[EVALUATION_COLUMNS])
+        for settings in w.job.evaluations:
+            for name, asked, shown in settings.stored():
+                frame = store.evaluation(key, name, asked)
+                if frame is not None:
+                    told = frame.assign(key=key, evaluation=shown, images=tested(spec, settings))
+                    evaluations.append(told[[*EVALUATION_COLUMNS, "images"]])
         history = store.history(key).assign(key=key)
         if not whole_history:
             history = thin_history(history[["key", "epoch", "train_accuracy", "test_accuracy"]].dropna())
@@ -202,6 +218,29 @@ def collect(store: Store, wanted: Sequence[Wanted], kept: Rows | None, whole_his
     return Rows(frames[0], frames[1], frames[2] if len(frames) > 2 else None)
 
 
+def tested_images(pipeline: Pipeline) -> Callable[[RunSpec, EvaluationSpec], int]:
+    """How many images an evaluation of a run is of."""
+
+    @cache
+    def available(spec: RunSpec, settings: EvaluationSpec) -> int:
+        return len(pipeline.data_for(spec, settings).test_x)
+
+    def count(spec: RunSpec, settings: EvaluationSpec) -> int:
+        asked = getattr(settings, "images", 0)
+        there = available(spec.replace(seed=0), settings)
+        return min(asked, there) if asked else there
+
+    return count
+
+
+def varied(specs: Sequence[RunSpec]) -> dict[str, dict[str, str]]:
+    """By key, those fields of the specifications in which they differ, without what every row says anyway."""
+    flat = {spec.key: flatten(dataclasses.asdict(spec)) for spec in specs}
+    names = {name for one in flat.values() for name in one if "." in name} - {"dataset.name", "arch.name"}
+    told = sorted(name for name in names if len({str(one[name]) for one in flat.values()}) > 1)
+    return {key: {name: str(one[name]) for name in told} for key, one in flat.items()}
+
+
 def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     there = [frame for frame in frames if len(frame)]
     return pd.concat(there, ignore_index=True) if there else pd.DataFrame(columns=EVALUATION_COLUMNS)
@@ -209,11 +248,19 @@ def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def provenance(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline) -> dict[str, Any]:
     asked = {"preset": cfg.preset.name, "spread": cfg.spread, "panels": OmegaConf.to_container(cfg.preset.panels)}
-    evaluated = {
+    laws = {w.reading: dataclasses.asdict(w.job.spec.distribution) for w in wanted}
+    return (
+        asked
+        | run_provenance(wanted[0].job.spec, pipeline)
+        | {"evaluations": asked_evaluations(cfg), "distributions": laws}
+    )
+
+
+def asked_evaluations(cfg: DictConfig) -> dict[str, Any]:
+    """The settings of every evaluation, by panel and the evaluation's name."""
+    return {
         panel: {s.label: dataclasses.asdict(s) for s in evaluations_of(cfg, panel)} for panel in cfg.artefact.panels
     }
-    laws = {w.reading: dataclasses.asdict(w.job.spec.distribution) for w in wanted}
-    return asked | run_provenance(wanted[0].job.spec, pipeline) | {"evaluations": evaluated, "distributions": laws}
 
 
 def run_provenance(spec: RunSpec, pipeline: Pipeline) -> dict[str, Any]:

@@ -84,14 +84,17 @@ def number(low: float, high: float = math.inf, *, open_low: bool = False, open_h
     return check
 
 
-def each(check: Check, *, at_least: int = 0) -> Check:
-    """Every element passes `check` and there are `at_least` so many."""
+def each(check: Check, *, at_least: int = 0, once: bool = False) -> Check:
+    """Every element passes `check`, there are `at_least` so many, and with `once` no two are equal."""
 
     def check_all(values: tuple[Any, ...]) -> str | None:
         if len(values) < at_least:
             return f"a list of at least {at_least}"
         wrong = [check(value) for value in values if check(value)]
-        return f"a list, each {wrong[0]}" if wrong else None
+        if wrong:
+            return f"a list, each {wrong[0]}"
+        twice = [value for value in values if values.count(value) > 1] if once else []
+        return f"a list, each once, as {twice[0]} is not" if twice else None
 
     return check_all
 

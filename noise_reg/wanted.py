@@ -11,9 +11,10 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from noise_reg.artefacts.methods import label
 from noise_reg.config import Job, read_evaluations, read_job, read_runtime
 from noise_reg.evaluation_spec import AttackSpec, CertificateSpec, EvaluationSpec
-from noise_reg.spec import SpecError
+from noise_reg.spec import RunSpec, SpecError, flatten
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,32 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
         for seed in range(min(seeds, most)):
             spec = job.spec.replace(seed=seed)
             wanted.append(Wanted(Job(spec, job.method, of_all(evaluations[panel]), runtime), reading, panel))
-    return wanted
+    return told_apart(wanted)
+
+
+def told_apart(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """Each run once. Where two differ in more than their seed and have one label, the later one's reading names what differs.
+    Raises SpecError for one run under two labels."""
+    first: dict[tuple[str, str, str], RunSpec] = {}
+    found: dict[str, Wanted] = {}
+    for w in wanted:
+        spec, reading = w.job.spec, w.reading
+        usual = first.setdefault((spec.arch.name, w.job.method, reading), spec)
+        changes = differences_of(spec, usual)
+        reading = ", ".join(filter(None, [reading, *(f"{name} {value}" for name, value in changes.items())]))
+        twin = found.setdefault(spec.key, dataclasses.replace(w, reading=reading))
+        if (twin.job.method, twin.reading) != (w.job.method, reading):
+            raise SpecError(
+                f"artefact: {label(twin.job.method, twin.reading)!r} and {label(w.job.method, reading)!r} of {spec.arch.name} are one "
+                "run; leave one out, or give what sets it apart"
+            )
+    return list(found.values())
+
+
+def differences_of(spec: RunSpec, other: RunSpec) -> dict[str, Any]:
+    """The fields but the seed in which `spec` differs from `other`, with its values."""
+    mine, others = (flatten(dataclasses.asdict(one)) for one in (spec, other))
+    return {name: value for name, value in mine.items() if name != "seed" and value != others[name]}
 
 
 def scale_of(panel: str) -> str:

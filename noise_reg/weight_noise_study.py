@@ -12,7 +12,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -25,12 +24,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.config import Job, read_job, read_runtime, read_study, study_context
+from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.errors import UserError
 from noise_reg.pipeline import Pipeline
+from noise_reg.place import deliver, read_place, study_context
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers.derivatives import representations, weight_gradient_norm
-from noise_reg.reproduce import run_provenance, show_verdicts
+from noise_reg.reproduce import run_provenance
 from noise_reg.spec import CONVOLUTIONAL, ArchSpec, SpecError
 from noise_reg.theory.weight_noise import Directions, Network
 from noise_reg.train import new_stack, run_epoch
@@ -68,7 +68,7 @@ class Solution:
 
 def study(cfg: DictConfig) -> None:
     """Trains the networks, measures them and draws results/weight_noise."""
-    plain = read_study(cfg)
+    plain, place = read_study(cfg), read_place(cfg, "weight_noise")
     check(plain)
     pipeline = Pipeline(read_runtime(cfg))
     networks = {name: composed(pipeline, plain, own) for name, own in plain["networks"].items()}
@@ -105,10 +105,9 @@ def study(cfg: DictConfig) -> None:
                     tables["lines"] += [one.facts | row for row in along(found, plain)]
             bar.update()
     context = run_provenance(solutions[0].job.spec, pipeline)
-    context |= study_context(plain)
-    out = Path(cfg.results) / f"weight_noise{plain['suffix']}"
+    context |= study_context(plain, place)
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    show_verdicts(MEASURED["weight_noise"].build(frames, context, out), out)
+    deliver(MEASURED["weight_noise"], frames, context, place)
 
 
 def check(plain: dict[str, Any]) -> None:

@@ -9,17 +9,20 @@ import hydra
 from omegaconf import DictConfig
 
 from noise_reg import entry
-from noise_reg.artefacts import redraw
+from noise_reg.artefacts import artefact_folders, redraw
 from noise_reg.artefacts.report import build_report
+from noise_reg.atomic import explained, recover_folders
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
 @entry.told
 def main(cfg: DictConfig) -> None:
     results, out = Path(cfg.results), Path(cfg.out)
-    if cfg.redraw:
-        for provenance in sorted(results.glob("*/provenance.json")):
-            redraw(provenance.parent)
+    if results.is_dir():
+        with explained(results, "results"):
+            recover_folders(results)
+    for folder in artefact_folders(results) if cfg.redraw else ():
+        redraw(folder)
     for problem in build_report(results, out):
         print(problem, file=sys.stderr)
     print(f"written: {out}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -15,6 +14,7 @@ from noise_reg import entry
 from noise_reg.artefacts.studies import STUDIES
 from noise_reg.checkout import commit
 from noise_reg.errors import UserError
+from noise_reg.place import deliver, read_place
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="study")
@@ -25,6 +25,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError(f"study = {settings['name']}: unknown; known are {', '.join(STUDIES)}")
     study, started = STUDIES[settings["name"]], time.perf_counter()
     study.check(settings)
+    place = read_place(cfg, "study", ("study",))
     tables = study.measure(settings)
     context = {
         "settings": settings,
@@ -33,10 +34,7 @@ def main(cfg: DictConfig) -> None:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    out = Path(cfg.results) / study.name
-    for verdict in study.build(tables, context, out):
-        print(f"  {verdict.claim}: {verdict.verdict}")
-    print(f"written to {out}/")
+    deliver(study, tables, context, place)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def made_table(ratio: float) -> pd.DataFrame:
 
 
 def test_all_contenders_are_timed_against_the_plain_loop_and_the_floor(tmp_path: Path) -> None:
-    with composed("benchmark", *TINY, "contenders=[a,b,c,d,e,f,g]", f"results={tmp_path}", "guard=false") as cfg:
+    with composed(
+        "benchmark", *TINY, "contenders=[a,b,c,d,e,f,g]", f"results={tmp_path}", "name=smoke", "guard=false"
+    ) as cfg:
         benchmark(cfg)
     (folder,) = (tmp_path / "benchmark").iterdir()
     assert folder.name == f"{machine('cpu')}-smoke"

@@ -14,9 +14,9 @@ from tests.composed import composed
 
 
 def test_they_are_drawn_from_networks_and_redrawn_from_tables(tmp_path: Path) -> None:
-    with composed("drawings", f"results={tmp_path}", "points=60", "grid=20") as cfg:
+    with composed("drawings", f"results={tmp_path}", "name=small", "points=60", "grid=20") as cfg:
         draw(cfg)
-    folder = tmp_path / "drawings"
+    folder = tmp_path / "drawings-small"
     made = {f"fig{n}.{ending}" for n in (1, 4, 5) for ending in ("png", "svg", "md")}
     assert made <= {path.name for path in folder.iterdir()}
     assert str(tmp_path) not in (folder / "provenance.json").read_text()

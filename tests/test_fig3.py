@@ -58,7 +58,7 @@ PAPERS = {strength: [name] * 2 for strength, name in fig3.PAPER.items()}
         ({}, "reproduced"),
         ({1.8: ["divergent", "catapult"]}, "inconclusive"),
         ({1.8: ["catapult", "catapult"]}, "contradicted"),
-        ({1.8: []}, "inconclusive"),
+        ({1.8: []}, "not judged"),
     ],
 )
 def test_the_verdict_follows_the_rule(changed: dict[float, list[str]], verdict: str, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_rows_without_a_history_are_named() -> None:
 
 def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     overrides = [
-        "artefact=fig3", "preset=smoke", f"store={tmp_path}/store", f"results={tmp_path}", "wandb=disabled",
+        "artefact=fig3", "preset=smoke", f"store={tmp_path}/store", f"results={tmp_path}", "name=smoke", "wandb=disabled",
         "artefact.overrides=['dataset=digits','arch=fc','arch.widths=[16]','optimizer.learning_rate=0.01']",
         "preset.panels.phases.overrides=['max_epochs=2','optimizer.batch_size=100']", "corruption.grid=[0.5]",
     ]  # fmt: skip

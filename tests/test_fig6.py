@@ -114,7 +114,7 @@ def test_rows_without_an_attack_are_named(tmp_path: Path) -> None:
 
 def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     overrides = [
-        "artefact=fig6", "preset=smoke", "attack=light", f"store={tmp_path}/store", f"results={tmp_path}", "wandb=disabled",
+        "artefact=fig6", "preset=smoke", "attack=light", f"store={tmp_path}/store", f"results={tmp_path}", "name=smoke", "wandb=disabled",
         "artefact.overrides=['dataset=digits']", "artefact.panels.fc=['arch=fc_small']", "~artefact.panels.cnn",
         "artefact.methods=[['regularizer=none'],['regularizer=in_ninr_decay']]", "attack.certificate.images=20",
         "preset.panels.fc.overrides=['max_epochs=3','optimizer.batch_size=32']",

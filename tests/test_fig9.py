@@ -41,7 +41,7 @@ def test_it_is_made_from_a_prepared_cifar10(tmp_path: Path) -> None:
         arrays[f"{part}_labels"] = rng.integers(0, 10, count, dtype=np.uint8)
     np.savez_compressed(tmp_path / "cifar10.npz", **arrays)  # type: ignore[arg-type]
     overrides = [
-        "artefact=fig9", "preset=smoke", "corruption=light", f"store={tmp_path}/store", f"results={tmp_path}", f"data_dir={tmp_path}",
+        "artefact=fig9", "preset=smoke", "corruption=light", f"store={tmp_path}/store", f"results={tmp_path}", "name=smoke", f"data_dir={tmp_path}",
         "wandb=disabled", "artefact.methods=[['regularizer=none'],['regularizer=in_ninr_decay']]",
         "preset.panels.vgg.overrides=['max_epochs=1','optimizer.batch_size=20']",
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from tests.composed import ROOT
 
 # from the ground up; a module may import from rows above its own and from its own package
 LAYERS = [
-    ["errors"],
+    ["errors", "decimals"],
     ["faults", "sweep_folder"],
     ["workers", "checkout", "graph", "precision"],
     ["spec"],
@@ -23,7 +23,7 @@ LAYERS = [
     ["optimizers", "evaluate", "store", "tracking", "meters", "memory"],
     ["mirror_state"],
     ["train", "config", "data_check", "mirror", "mirror_process", "entry"],
-    ["pipeline"],
+    ["pipeline", "place"],
     ["estimate", "wanted"],
     ["sweep", "reproduce", "reevaluate"],
     [

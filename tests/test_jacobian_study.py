@@ -125,16 +125,16 @@ def test_verdicts_follow_their_rules(added: float, expected: list[str], tmp_path
 
 
 def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
-    with composed("nj_expansion", *SMALL, f"store={tmp_path}/store", f"results={tmp_path}") as cfg:
+    with composed("nj_expansion", *SMALL, f"store={tmp_path}/store", f"results={tmp_path}", "name=small") as cfg:
         study(cfg)
-    found = pd.read_csv(tmp_path / "nj_expansion" / "expansion.csv")
+    found = pd.read_csv(tmp_path / "nj_expansion-small" / "expansion.csv")
     assert found["network"].tolist() == ["tiny"] * 3 + ["other"] * 3
     tiny, other = found[found["whole"]], found[~found["whole"]]
     assert (tiny["hessian_error"] == 0).all() and (other["hessian_error"] > 0).all()
     assert (found["hessian"] > 0).all() and (found["jacobian"] > 0).all()
     near = tiny.iloc[0]
     assert near["added"] == pytest.approx(near["sigma"] ** 2 * near["second"], abs=5 * near["added_error"])
-    assert str(tmp_path) not in (tmp_path / "nj_expansion" / "provenance.json").read_text()
+    assert str(tmp_path) not in (tmp_path / "nj_expansion-small" / "provenance.json").read_text()
 
 
 @pytest.mark.parametrize(

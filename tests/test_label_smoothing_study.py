@@ -144,9 +144,9 @@ SMALL = [
 def test_it_is_made_from_its_configuration_and_goes_on_from_the_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with composed("label_smoothing", *SMALL, f"store={tmp_path}/store", f"results={tmp_path}") as cfg:
+    with composed("label_smoothing", *SMALL, f"store={tmp_path}/store", f"results={tmp_path}", "name=small") as cfg:
         study(cfg)
-        folder = tmp_path / "label_smoothing"
+        folder = tmp_path / "label_smoothing-small"
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         study(cfg)
     assert "plan: 4 runs, 4 found" in capsys.readouterr().out

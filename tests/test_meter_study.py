@@ -67,9 +67,9 @@ SMALL = ["overrides=['dataset=digits','arch=fc','arch.widths=[12]','optimizer.le
 
 
 def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
-    with composed("meters", *FEW, *SMALL, f"store={tmp_path}/store", f"results={tmp_path}") as cfg:
+    with composed("meters", *FEW, *SMALL, f"store={tmp_path}/store", f"results={tmp_path}", "name=small") as cfg:
         study(cfg)
-    course = pd.read_csv(tmp_path / "meters" / "course.csv")
+    course = pd.read_csv(tmp_path / "meters-small" / "course.csv")
     assert course["network"].tolist() == ["decay", "decay", "catapult", "catapult"] and course["epoch"].tolist() == [
         0,
         1,
@@ -77,10 +77,10 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
         1,
     ]
     assert (course["r2"] > 0).all() and course["nin_norm"][0] == pytest.approx(course["nin_norm"][2])
-    spectrum = pd.read_csv(tmp_path / "meters" / "spectrum.csv")
+    spectrum = pd.read_csv(tmp_path / "meters-small" / "spectrum.csv")
     assert (spectrum["lowest"] > -1e-10).all() and set(spectrum["network"]) == {"decay", "catapult", "linear"}
-    assert str(tmp_path) not in (tmp_path / "meters" / "provenance.json").read_text()
-    assert {"meters.png", "meters.svg", "meters.md"} <= {path.name for path in (tmp_path / "meters").iterdir()}
+    assert str(tmp_path) not in (tmp_path / "meters-small" / "provenance.json").read_text()
+    assert {"meters.png", "meters.svg", "meters.md"} <= {path.name for path in (tmp_path / "meters-small").iterdir()}
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ SMALL = [
 
 
 def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
-    with composed("nj_questions", *SMALL, f"store={tmp_path}/store", f"results={tmp_path}") as cfg:
+    with composed("nj_questions", *SMALL, f"store={tmp_path}/store", f"results={tmp_path}", "name=small") as cfg:
         study(cfg)
-    folder = tmp_path / "nj_questions"
+    folder = tmp_path / "nj_questions-small"
     cost, grid, variants, perturbed = (
         pd.read_csv(folder / f"{name}.csv") for name in ("cost", "map", "variants", "perturbed")
     )

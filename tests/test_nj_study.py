@@ -124,9 +124,9 @@ def test_the_best_candidate_has_the_highest_validation_accuracy_and_no_diverged_
 
 
 def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
-    with composed("nj", *small(f"store={tmp_path}/store", f"results={tmp_path}")) as cfg:
+    with composed("nj", *small(f"store={tmp_path}/store", f"results={tmp_path}", "name=small")) as cfg:
         study(cfg)
-    search, runs = (pd.read_csv(tmp_path / "nj_table" / f"{name}.csv") for name in ("search", "runs"))
+    search, runs = (pd.read_csv(tmp_path / "nj_table-small" / f"{name}.csv") for name in ("search", "runs"))
     assert len(search) == 2 * 2 * (2 + 1 + 2) and search["chosen"].sum() == 2 * 2 * 3 and set(search["seed"]) == {7, 8}
     tried = ["depth", "method", "rate", "strength", "chosen"]
     means = search.groupby(tried)["validation_accuracy"].mean().reset_index()
@@ -136,8 +136,8 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     plain = means[(means["method"] == "none") & means["chosen"]]
     rate = dict(zip(plain["depth"], plain["rate"], strict=True))
     assert [rate[depth] for depth in runs["depth"]] == runs["rate"].tolist()
-    assert str(tmp_path) not in (tmp_path / "nj_table" / "provenance.json").read_text()
-    layers = pd.read_csv(tmp_path / "nj_histogram" / "activations.csv")
+    assert str(tmp_path) not in (tmp_path / "nj_table-small" / "provenance.json").read_text()
+    layers = pd.read_csv(tmp_path / "nj_histogram-small" / "activations.csv")
     assert len(layers) == 3 * 3 * (1 + 2)
     assert {sum(json.loads(c)) for c in layers["counts"]} == {360 * 12, 360 * 8}
 

@@ -26,15 +26,16 @@ def test_pieces_stop_in_time_and_go_on_to_the_end(tmp_path: Path) -> None:
         "preset.panels.fc.seeds=1",
         f"store={tmp_path}/runs",
         f"results={tmp_path}",
+        "name=small",
     ]
     settings = ["preset=demo", "artefacts=[demo]", f"overrides={json.dumps(overrides)}"]
     first = called(*settings, "minutes=0.12")
     assert first.returncode == 75, first.stderr
     assert "demo: stopped: time was over" in first.stdout and "call again to go on" in first.stdout
-    assert "run the same command again" in first.stderr and not (tmp_path / "demo").exists()
+    assert "run the same command again" in first.stderr and not (tmp_path / "demo-small").exists()
     last = called(*settings, "minutes=4")
     assert last.returncode == 0, last.stderr
-    assert "demo: done" in last.stdout and (tmp_path / "demo" / "fig2.png").exists()
+    assert "demo: done" in last.stdout and (tmp_path / "demo-small" / "fig2.png").exists()
 
 
 def test_what_fails_is_named_and_the_others_are_tried(tmp_path: Path) -> None:

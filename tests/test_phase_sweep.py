@@ -79,18 +79,18 @@ def test_reading_2_explains_the_catapult_where_the_losses_diverge_apart(
 def test_a_sweep_brackets_each_onset_and_goes_on_from_the_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with composed("phases", *SWEEP, f"store={tmp_path}/store", f"results={tmp_path}") as cfg:
+    with composed("phases", *SWEEP, f"store={tmp_path}/store", f"results={tmp_path}", "name=small") as cfg:
         sweep(cfg)
         made = len(Store(tmp_path / "store").runs())
         assert made == 2 * (6 + 2)
-        before = (tmp_path / "phases" / "phases.md").read_text()
+        before = (tmp_path / "phases-small" / "phases.md").read_text()
         sweep(cfg)
     assert len(Store(tmp_path / "store").runs()) == made
-    assert (tmp_path / "phases" / "phases.md").read_text() == before
+    assert (tmp_path / "phases-small" / "phases.md").read_text() == before
     assert "12 found" in capsys.readouterr().out
-    verdicts = json.loads((tmp_path / "phases" / "verdicts.json").read_text())
+    verdicts = json.loads((tmp_path / "phases-small" / "verdicts.json").read_text())
     assert "half rate: σ_cat is" in verdicts[1]["numbers"][0]["comparison"]
-    assert [v.claim for v in redraw(tmp_path / "phases")] == ["N14, beyond linear networks", "η σ_ε² = const"]
+    assert [v.claim for v in redraw(tmp_path / "phases-small")] == ["N14, beyond linear networks", "η σ_ε² = const"]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_every_verdict_stands_in_the_summary_and_the_context_in_the_provenance(p
     summary = page[page.index("All verdicts") : page.index("<section")]
     for claim in ("N1", "N5", "Table 2, FC, CDT 0.4"):
         assert f'<th scope="row">{claim}</th>' in summary
-    assert "made-up rows" in summary
+    assert "FC: 3 runs a method (the paper: 10 runs)" in summary
     assert re.search(r"reading\.loss</th><td>clamped", page)
 
 

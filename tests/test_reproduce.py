@@ -24,7 +24,7 @@ from tests.composed import ROOT, composed
 from tests.forked import Running, run_script
 
 DEMO = ["artefact=demo", "preset=demo", "preset.panels.fc.seeds=2", "preset.second_readings.seeds=1", "wandb=disabled",
-        "preset.panels.fc.overrides=['max_epochs=2','optimizer.batch_size=32']", "corruption.grid=[0,0.5,0.9]"]  # fmt: skip
+        "preset.panels.fc.overrides=['max_epochs=2','optimizer.batch_size=32']", "corruption.grid=[0,0.5,0.9]", "name=small"]  # fmt: skip
 FILES = {"runs.csv", "evaluations.csv", "history.csv", "verdicts.json", "provenance.json"}
 FILES |= {f"{part}.{ending}" for part in ("fig2", "table2") for ending in ("png", "svg", "md", "csv")}
 
@@ -32,7 +32,7 @@ FILES |= {f"{part}.{ending}" for part in ("fig2", "table2") for ending in ("png"
 def make_demo(tmp_path: Path, *overrides: str) -> Path:
     with composed("reproduce", *DEMO, f"store={tmp_path}/store", f"results={tmp_path}/results", *overrides) as cfg:
         reproduce(cfg)
-    return tmp_path / "results" / "demo"
+    return tmp_path / "results" / "demo-small"
 
 
 def test_an_artefact_is_made_from_nothing_and_then_from_the_store(
@@ -156,7 +156,7 @@ def test_fig2_runs_from_prepared_data_to_both_panels(tmp_path: Path, monkeypatch
     np.savez_compressed(tmp_path / "fmnist.npz", **arrays)
     monkeypatch.setattr(prepared, "KNOWN_CONTENT", {})
     overrides = ["artefact=fig2", "preset=smoke", f"data_dir={tmp_path}", f"store={tmp_path}/store", "wandb=disabled",
-                 f"results={tmp_path}/results", "corruption.grid=[0,0.9]", "corruption.draws=1"]  # fmt: skip
+                 f"results={tmp_path}/results", "name=smoke", "corruption.grid=[0,0.9]", "corruption.draws=1"]  # fmt: skip
     small = ["arch.widths=[8]", "reading.train_fraction=0.01", "optimizer.batch_size=64", "max_epochs=1"]
     for panel in ("fc", "cnn"):
         overrides.append(f"preset.panels.{panel}.overrides={small}")
@@ -164,4 +164,4 @@ def test_fig2_runs_from_prepared_data_to_both_panels(tmp_path: Path, monkeypatch
         reproduce(cfg)
     folder = tmp_path / "results" / "fig2-smoke"
     assert set(read_rows(folder).runs["arch"]) == {"fc", "cnn"}
-    assert "smoke test" in (folder / "fig2.md").read_text()
+    assert "at most 1 epoch, 130 training images, 200 test images" in (folder / "fig2.md").read_text()

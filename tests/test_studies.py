@@ -95,9 +95,9 @@ def test_impossible_settings_are_named(override: str, message: str) -> None:
 
 
 def test_the_script_writes_a_study_and_refuses_a_mistake_in_one_line(tmp_path: Path) -> None:
-    done = run_script("study.py", f"results={tmp_path}", *(f"study.{o}" for o in FEW), cwd=tmp_path)
+    done = run_script("study.py", f"results={tmp_path}", "name=small", *(f"study.{o}" for o in FEW), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "B2: reproduced" in done.stdout and (tmp_path / "toy" / "toy.png").exists()
+    assert "B2: reproduced" in done.stdout and (tmp_path / "toy-small" / "toy.png").exists()
     wrong = run_script("study.py", f"results={tmp_path}", "study.eta=0", cwd=tmp_path)
     assert wrong.returncode == 2 and wrong.stderr.endswith("study.eta = 0: must be above 0\n")
     assert "Traceback" not in wrong.stderr

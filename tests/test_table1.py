@@ -124,7 +124,7 @@ def test_it_is_made_from_its_configuration(tmp_path: Path, monkeypatch: pytest.M
     save(tmp_path, "mnist", 28, 400, 50)
     save(tmp_path, "usps", 16, 20, 40)
     overrides = [
-        "artefact=table1", "preset=smoke", f"store={tmp_path}/store", f"results={tmp_path}", "wandb=disabled", f"data_dir={tmp_path}",
+        "artefact=table1", "preset=smoke", f"store={tmp_path}/store", f"results={tmp_path}", "name=smoke", "wandb=disabled", f"data_dir={tmp_path}",
         "artefact.panels.fc=['arch=fc','arch.widths=[16]']", "~artefact.panels.cnn",
         "artefact.methods=[['regularizer=none'],['regularizer=in_ninr_decay']]",
         "preset.panels.fc.overrides=['max_epochs=2','optimizer.batch_size=20']",

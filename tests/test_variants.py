@@ -114,7 +114,7 @@ def test_what_the_configurations_ask_for() -> None:
 )
 def test_it_is_made_from_its_configuration(name: str, panels: str, part: str, tmp_path: Path) -> None:
     overrides = [
-        f"artefact={name}", "preset=smoke", "corruption=light", f"store={tmp_path}/store", f"results={tmp_path}",
+        f"artefact={name}", "preset=smoke", "corruption=light", f"store={tmp_path}/store", f"results={tmp_path}", "name=smoke",
         "wandb=disabled", "artefact.overrides=['dataset=digits']", "~artefact.panels", f"+artefact.panels={panels}",
         "artefact.methods=[['regularizer=in_ninr','regularizer.sigma=15'],['regularizer=full_ninr','regularizer.sigma=4']]",
         "preset.panels.fc.overrides=['max_epochs=2','optimizer.batch_size=32']",

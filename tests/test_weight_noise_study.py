@@ -265,11 +265,11 @@ WHOLE: dict[str, Any] = {  # in place of a whole entry, which Hydra would merge
 
 
 def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
-    with composed("weight_noise", *SMALL, f"store={tmp_path}/store", f"results={tmp_path}") as cfg:
+    with composed("weight_noise", *SMALL, f"store={tmp_path}/store", f"results={tmp_path}", "name=small") as cfg:
         OmegaConf.set_struct(cfg, False)
         cfg.update(WHOLE)
         study(cfg)
-    out = tmp_path / "weight_noise"
+    out = tmp_path / "weight_noise-small"
     found = {name: pd.read_csv(out / f"{name}.csv") for name in ("expansion", "moments", "runs", "flatness", "lines")}
     assert found["moments"]["network"].tolist() == ["linear", "linear", "ReLU", "ReLU"]
     assert found["moments"]["loss"][1] < found["moments"]["loss"][0], "trained"

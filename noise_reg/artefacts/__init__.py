@@ -2,15 +2,15 @@
 
 `REGISTRY[name].build(rows, context, out)` makes the whole folder of an artefact of trained runs (STUDIES holds those computed
 from settings, MEASURED those of tables, EVERY all) and returns its verdicts; `redraw(folder)`
-makes it again from what is committed there. `context` is the provenance: it must hold `preset`, `dataset` and
-`below_paper_scale` ('' at the paper's scale, else what is less), may hold `spread` ('runs', the default, or 'mean'),
+makes it again from what is committed there. `context` is the provenance: it must hold `preset` and `dataset`; `below_paper_scale` ('' at the paper's scale, else what is less) is computed from
+the rows of trained runs; it may hold `spread` ('runs', the default, or 'mean'),
 and whatever else a reader should know (seeds, reading, commit, versions, machine, date, seconds) in values that JSON
 can hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from noise_reg.artefacts import fig2, fig3, fig6, fig9, phases, table1, table2, variants
 from noise_reg.artefacts.folder import Kept, check_context, load_provenance
 from noise_reg.artefacts.rows import Rows, read_rows, write_rows
+from noise_reg.artefacts.scale import below_paper_scale
 from noise_reg.artefacts.studies import MEASURED, STUDIES
 from noise_reg.artefacts.verdicts import Verdict
 from noise_reg.errors import UserError
@@ -42,6 +43,16 @@ class Artefact(Kept[Rows]):
 
     def read(self, folder: Path) -> Rows:
         return read_rows(folder)
+
+    def completed(self, data: Rows, context: Mapping[str, Any]) -> dict[str, Any]:
+        return {**context, "below_paper_scale": below_paper_scale(data, context, self.name)}
+
+    def contents(self, data: Rows) -> Iterator[str]:
+        yield from (f"run {key}" for key in data.runs["key"])
+        of = (data.evaluations[name] for name in ("key", "evaluation", "strength"))
+        yield from (
+            f"run {key}, {evaluation} at {float(strength)!r}" for key, evaluation, strength in zip(*of, strict=True)
+        )
 
     def draw_all(self, data: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
         return [verdict for draw in self.parts for verdict in draw(data, context, out)]
@@ -74,6 +85,11 @@ def artefact(name: str) -> Artefact:
     if name not in REGISTRY:
         raise UserError(f"artefact {name!r} is unknown; known are {', '.join(REGISTRY)}")
     return REGISTRY[name]
+
+
+def artefact_folders(results: Path) -> list[Path]:
+    """The finished folders under `results`; hidden ones are still being drawn."""
+    return sorted(p.parent for p in results.glob("[!.]*/provenance.json"))
 
 
 def redraw(folder: Path) -> list[Verdict]:

@@ -3,7 +3,8 @@
 Every comparison is a difference of two methods in a per-run summary (percentage points), with its 95 % t interval:
 paired by seed where at least three seeds are shared, Welch otherwise. The margin m is 1 point. Each claim is judged
 for FC and for CNN; its verdict is contradicted if any part is, else under-powered if any part is, else inconclusive if
-any part is. A method or architecture without runs makes its part under-powered.
+any part is. A part is not judged, and a claim none of whose parts is contradicted neither, where a method or architecture has
+no rows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from noise_reg.artefacts.statistics import (
     judge_not_lower,
     judge_unchanged,
 )
-from noise_reg.artefacts.verdicts import Part, Verdict, part
+from noise_reg.artefacts.verdicts import Part, Verdict, absent, noted, part
 
 PAPER_ARCHS = ("fc", "cnn")
 PAPER_DATASET = "fmnist"
@@ -105,12 +106,11 @@ def of_default(found: Sequence[Line], archs: Sequence[str] = PAPER_ARCHS) -> dic
 def judged(
     claim: str, statement: str, rule: str, by_arch: Mapping[str, Lines], judge: Judge, note: str = ""
 ) -> Verdict:
-    """The verdict that `judge`'s parts of every architecture make; one without runs is under-powered."""
+    """The verdict that `judge`'s parts of every architecture make; one without runs is not judged."""
     parts: list[Part] = []
     for arch, those in by_arch.items():
-        absent = Part(arch, "all", None, None, None, (0, 0), False, UNDER_POWERED, "no runs of this architecture")
-        parts += judge(arch, those) if those else [absent]
-    return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule, note)
+        parts += judge(arch, those) if those else [absent(arch, "all", "this architecture")]
+    return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule, noted(parts, note))
 
 
 def greater(arch: str, those: Lines, pairs: Sequence[tuple[str, str]], values: Values, where: str) -> list[Part]:
@@ -220,13 +220,15 @@ def between(those: Lines, first: str, second: str, values: Values) -> Interval:
 def made(
     arch: str, those: Lines, first: str, second: str, where: str, interval: Interval, verdict: str, words: str = ""
 ) -> Part:
-    """The part, with a remark on what weakens it: absent methods, diverged runs, too few runs."""
+    """The part, with a remark on what weakens it: diverged runs, too few runs. Not judged where a method has no rows."""
+    comparison = f"{label(first)} − {label(second)}, {where}"
+    missing = [label(method) for method in (first, second) if method not in those]
+    if missing:
+        return absent(arch, comparison, " and ".join(missing))
     remarks = [words] if words else []
     for method in (first, second):
-        if method not in those:
-            remarks.append(f"no runs of {label(method)}")
-        elif those[method].tally():
+        if those[method].tally():
             remarks.append(f"{label(method)}: {those[method].account()}")
     if min(interval.n) < MIN_RUNS and not remarks:
         remarks.append(f"fewer than {MIN_RUNS} runs with this number")
-    return part(arch, f"{label(first)} − {label(second)}, {where}", interval, verdict, "; ".join(remarks))
+    return part(arch, comparison, interval, verdict, "; ".join(remarks))

@@ -6,6 +6,7 @@ losses of reading 2 are shown, because they decide what becomes of the two stron
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.methods import dataset_name
 from noise_reg.artefacts.rows import Rows
-from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED
-from noise_reg.artefacts.verdicts import Part, Verdict, note_of
+from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED, combine
+from noise_reg.artefacts.verdicts import Part, Verdict, absent, note_of, noted
 from noise_reg.errors import UserError
 from noise_reg.theory.phases import NAMING, PHASES, Phase, phase_of
 
@@ -73,12 +74,24 @@ def courses(rows: Rows) -> list[Course]:
     found = []
     for run in rows.runs.to_dict("records"):
         history = rows.history[rows.history["key"] == run["key"]].sort_values("epoch")
-        strength = round(float(run.get("sigma_epsilon") or 0) ** 2 / UNIT, 4)
+        strength = strength_of(float(run.get("sigma_epsilon") or 0))
         diverged = run["status"] == "diverged"
         phase = phase_of(history, diverged=diverged)
         at = int(run["epochs"]) if diverged else None
         found.append(Course(strength, str(run["reading"]), int(run["seed"]), history, phase, at))
-    return sorted(found, key=lambda c: (c.strength, c.reading, c.seed))
+    found.sort(key=lambda c: (c.strength, c.reading, c.seed))
+    for one, other in itertools.pairwise(found):
+        if (one.strength, one.reading, one.seed) == (other.strength, other.reading, other.seed):
+            raise UserError(
+                f"fig3: the rows hold two runs of σ_ε² = {one.strength} d_in/η, {loss_name(one.reading)}, seed {one.seed}"
+            )
+    return found
+
+
+def strength_of(sigma: float) -> float:
+    """sigma_epsilon^2 in units of d_in / eta: the paper's where it is that, of which it prints two digits."""
+    strength = sigma**2 / UNIT
+    return next((known for known in PAPER if abs(known - strength) < 5e-5), float(f"{strength:.9g}"))
 
 
 def groups(found: Sequence[Course]) -> dict[tuple[str, float], list[Course]]:
@@ -96,23 +109,22 @@ def loss_name(reading: str) -> str:
 def judge(found: Sequence[Course], note: str) -> list[Verdict]:
     verdicts = []
     for reading in dict.fromkeys(course.reading for course in sorted(found, key=lambda c: c.reading)):
-        parts, hits = [], []
+        parts = []
         for strength, expected in PAPER.items():
             phases = [c.phase.name for c in found if c.reading == reading and c.strength == strength]
             agreeing = phases.count(expected)
-            hits.append((agreeing, len(phases)))
-            one = REPRODUCED if phases and agreeing == len(phases) else INCONCLUSIVE if agreeing else CONTRADICTED
+            if not phases:
+                parts.append(absent("FC", f"σ_ε² = {strength:g} d_in/η: {expected}", f"σ_ε² = {strength:g} d_in/η"))
+                continue
+            one = REPRODUCED if agreeing == len(phases) else INCONCLUSIVE if agreeing else CONTRADICTED
             what = f"σ_ε² = {strength:g} d_in/η: {expected} in {agreeing} of {len(phases)} runs"
             others = f"found: {tally(phases)}" if agreeing < len(phases) else ""
-            parts.append(
-                Part("FC", what, None, None, None, (len(phases), 0), False, one if phases else INCONCLUSIVE, others)
-            )
-        if all(n and k == n for k, n in hits):
-            overall = REPRODUCED
-        else:
-            overall = CONTRADICTED if any(n and not k for k, n in hits) else INCONCLUSIVE
+            parts.append(Part("FC", what, None, None, None, (len(phases), 0), False, one, others))
+        overall = combine([one.verdict for one in parts])
         statement = f"The four phases, in this order, at the paper's four noises ({loss_name(reading)})."
-        verdicts.append(Verdict(f"N6, {loss_name(reading)}", statement, overall, tuple(parts), RULE, note))
+        verdicts.append(
+            Verdict(f"N6, {loss_name(reading)}", statement, overall, tuple(parts), RULE, noted(parts, note))
+        )
     return verdicts
 
 

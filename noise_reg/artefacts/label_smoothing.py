@@ -33,6 +33,7 @@ from noise_reg.artefacts.statistics import (
     undecided,
 )
 from noise_reg.artefacts.verdicts import Part, Verdict, interval_text, part, size_text
+from noise_reg.decimals import shortest
 
 SOURCE = (
     "Deep Learning, section 7.5.1, as summarised in 'Noise Robustness: How Weight Perturbation Leads to Regularization'"
@@ -129,7 +130,7 @@ def parts(measure: Measure, gaps: Values | None = None) -> list[Part]:
             remark += f"; {leaning(summarise(list(gaps[epsilon].values())).mean)}"
         remark = remark if interval.n != (0, 0) and math.isfinite(after - before) else "no runs to compare"
         words = f"{measure.words}, ε − (ε = 0)"
-        found.append(part(f"ε = {epsilon:g}", words, interval, judged(interval, p, measure.claimed), remark))
+        found.append(part(f"ε = {shortest(epsilon)}", words, interval, judged(interval, p, measure.claimed), remark))
     return found
 
 
@@ -183,7 +184,11 @@ def as_markdown(tables: Tables, context: Mapping[str, Any], verdicts: Sequence[V
     }
     values = {name: by_epsilon(runs, of) for name, of in columns.items()}
     body = [
-        [f"{epsilon:g}", str(len(values["ece"][epsilon])), *(spread(values[name][epsilon], name) for name in columns)]
+        [
+            f"{shortest(epsilon)}",
+            str(len(values["ece"][epsilon])),
+            *(spread(values[name][epsilon], name) for name in columns),
+        ]
         for epsilon in values["ece"]
     ]
     claimed = [
@@ -233,7 +238,7 @@ def absent(runs: pd.DataFrame) -> str:
     gone = runs[runs["status"] != "completed"]
     if gone.empty:
         return ""
-    names = (f"ε = {r['epsilon']:g}, seed {r['seed']} ({r['status']})" for r in gone.to_dict("records"))
+    names = (f"ε = {shortest(r['epsilon'])}, seed {r['seed']} ({r['status']})" for r in gone.to_dict("records"))
     return f"Without these runs: {'; '.join(names)}."
 
 
@@ -243,8 +248,8 @@ def in_words(errors: Values, gaps: Values) -> str:
     if not means:
         return ""
     best = min(means, key=lambda epsilon: means[epsilon])
-    under = [f"{e:g}" for e, of in gaps.items() if of and summarise(list(of.values())).mean < 0]
-    words = f"ECE is least at ε = {best:g} ({means[best]:.2f} %). "
+    under = [f"{shortest(e)}" for e, of in gaps.items() if of and summarise(list(of.values())).mean < 0]
+    words = f"ECE is least at ε = {shortest(best)} ({means[best]:.2f} %). "
     if not under:
         return words + "The network is over-confident at every ε."
     return words + f"The network is under-confident, its mean confidence below its accuracy, at ε = {', '.join(under)}."
@@ -257,5 +262,5 @@ def information(accuracy: Values, nll: Values) -> str:
         for epsilon, (interval, p) in compared(of).items():
             numbers = (interval.difference, interval.low, interval.high)
             middle, low, high = (f"{v:+.{digits}f}".replace("-", "−") for v in numbers)
-            body.append([words, f"{epsilon:g}", f"{middle} [{low}, {high}]", f"{p:.2g}".replace("-", "−")])
+            body.append([words, f"{shortest(epsilon)}", f"{middle} [{low}, {high}]", f"{p:.2g}".replace("-", "−")])
     return markdown.table(["measure", "ε", "difference to ε = 0 [95 % interval]", "Holm's p"], body)

@@ -15,6 +15,7 @@ from noise_reg.artefacts import markdown
 from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.methods import DASH_DOT, DASHED, DOTTED, OPTIMIZERS, SOLID, Style, arch_name, dataset_name
 from noise_reg.artefacts.statistics import student, summarise
+from noise_reg.decimals import shortest
 
 STYLES = (
     Style("#000000", SOLID, "x", True),
@@ -69,7 +70,7 @@ def figure(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> Fi
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     made.legend(
-        handles=[Line2D([], [], label=f"ε = {epsilon:g}", **look(style)) for epsilon, style in lines],
+        handles=[Line2D([], [], label=f"ε = {shortest(epsilon)}", **look(style)) for epsilon, style in lines],
         loc="upper left", bbox_to_anchor=(0.06, 1 - (top - 0.42) / height), ncols=len(lines), frameon=False, fontsize=9.5,
         handlelength=4,
     )  # fmt: skip
@@ -144,7 +145,7 @@ def draw_errors(axis: Axes, runs: pd.DataFrame, lines: Lines) -> None:
 def draw_accuracies(axis: Axes, runs: pd.DataFrame, lines: Lines) -> None:
     by_epsilon(axis, runs, 100 * runs["accuracy"], lines, Style("#0072B2", DASH_DOT, "^", True), 0, "accuracy")
     axis.set(xlabel="ε", ylabel="accuracy (%)")
-    axis.set_xticks(range(len(lines)), [f"{epsilon:g}" for epsilon, _ in lines])
+    axis.set_xticks(range(len(lines)), [f"{shortest(epsilon)}" for epsilon, _ in lines])
 
 
 def by_epsilon(

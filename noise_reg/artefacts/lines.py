@@ -106,7 +106,8 @@ class Line:
 
 
 def lines(rows: Rows, evaluation: str = "corruption") -> list[Line]:
-    """Every line in the rows, its curve under `evaluation`. Refuses rows in which two runs of a line share a seed, or more than one data set."""
+    """Every line in the rows, its curve under `evaluation`. Refuses rows in which two runs of a line share a seed or differ otherwise, or
+    more than one data set."""
     runs = rows.runs
     datasets = sorted(runs["dataset"].unique())
     if len(datasets) > 1:
@@ -119,10 +120,26 @@ def lines(rows: Rows, evaluation: str = "corruption") -> list[Line]:
     wide = strengths_wide(rows, evaluation)
     found = []
     for (arch, method, reading), group in runs.groupby(["arch", "method", "reading"], sort=False):
+        check_alike(group, f"arch {arch!r}, method {method!r}, reading {reading!r}")
         curve = wide.reindex(group["key"]).set_axis(group["seed"].to_numpy(), axis="index").sort_index()
         curve = curve.dropna(how="all").dropna(axis="columns", how="all")
         found.append(Line(str(arch), str(method), str(reading), group, curve, clean_accuracy(rows, group)))
     return sorted(found, key=lambda line: (rank(line.arch, ARCHS), rank(line.method, METHODS), line.reading))
+
+
+def spec_fields(runs: pd.DataFrame) -> list[str]:
+    """The columns that hold fields of the runs' specifications in which the artefact's runs differ: 'optimizer.learning_rate'."""
+    return [str(column) for column in runs if "." in str(column)]
+
+
+def check_alike(runs: pd.DataFrame, who: str) -> None:
+    """Refuses runs of one line that differ in more than their seed and what became of them."""
+    for column in sorted(({"precision", "max_epochs"} & set(runs)) | set(spec_fields(runs))):
+        values = sorted({str(value) for value in runs[column]} - {"", "nan"})
+        if len(values) > 1:
+            raise UserError(
+                f"the rows hold runs of {who} with {column} = {' and '.join(values)}: give what sets them apart as their `reading`"
+            )
 
 
 def strengths_wide(rows: Rows, evaluation: str) -> pd.DataFrame:

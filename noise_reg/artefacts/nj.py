@@ -19,11 +19,13 @@ from noise_reg.artefacts.methods import label as method_label
 from noise_reg.artefacts.paper import paper_numbers
 from noise_reg.artefacts.statistics import Interval, combine, difference, holm, judge_greater, student, summarise
 from noise_reg.artefacts.tables import claim_block, claims_table
-from noise_reg.artefacts.verdicts import Part, Verdict, interval_text, part
+from noise_reg.artefacts.verdicts import Part, Verdict, absent, interval_text, noted, part
+from noise_reg.decimals import shortest
 
 SOURCE = "Adding noise to the input of a model trained with a regularized objective (a summary), 'Key Results'"
 TABLES = ("search", "runs")
 PLAIN, BEST = "none", "nj"
+RIVALS = ("none", "l2", "input_noise", "jacobian")
 PRINTED = {"none": "mlp", "nj": "nj"}  # in paper.yaml
 RULE = (
     "Test accuracy, {who}, paired by seed, on each data set and depth. A part is reproduced if its 95 % interval lies above 0, "
@@ -67,8 +69,12 @@ def lower(cell: Cell, methods: Mapping[str, BySeed], pairs: Sequence[tuple[str, 
     """Whether the first of each pair errs less: parts in points of accuracy."""
     intervals = [difference(methods.get(second, {}), methods.get(first, {})) for first, second in pairs]
     adjusted = holm([interval.p for interval in intervals])
+    words = {pair: f"{label(pair[0])} − {label(pair[1])}, accuracy" for pair in pairs}
+    missing = {pair: [label(method) for method in pair if method not in methods] for pair in pairs}
     return [
-        part(name_of(cell), f"{label(first)} − {label(second)}, accuracy", interval, judge_greater(interval, p))
+        absent(name_of(cell), words[first, second], " and ".join(missing[first, second]))
+        if missing[first, second]
+        else part(name_of(cell), words[first, second], interval, judge_greater(interval, p))
         for (first, second), interval, p in zip(pairs, intervals, adjusted, strict=True)
     ]
 
@@ -81,19 +87,15 @@ def r1(errors: Mapping[Cell, Mapping[str, BySeed]]) -> Verdict:
 
 
 def r2(errors: Mapping[Cell, Mapping[str, BySeed]]) -> Verdict:
-    parts = [
-        p
-        for cell, methods in errors.items()
-        for p in lower(cell, methods, [(BEST, rival) for rival in methods if rival != BEST])
-    ]
+    parts = [p for cell, methods in errors.items() for p in lower(cell, methods, [(BEST, rival) for rival in RIVALS])]
     return verdict("R2", "N+J is best on all three data sets.", parts, R2_RULE, errors)
 
 
 def verdict(claim: str, statement: str, parts: Sequence[Part], rule: str, cells: Iterable[Cell]) -> Verdict:
     there = {dataset for dataset, _ in cells}
-    absent = [dataset_name(d) for d in paper_numbers()["noise_jacobian"]["test_error"]["values"] if d not in there]
-    note = f"without {' and '.join(absent)}" if absent else ""
-    return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule, note)
+    papers = paper_numbers()["noise_jacobian"]["test_error"]["values"]
+    parts = [*parts, *(absent(dataset_name(d), "all", "this data set") for d in papers if d not in there)]
+    return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule, noted(parts, ""))
 
 
 def printed(dataset: str, method: str) -> float | None:
@@ -218,7 +220,7 @@ def search_table(search: pd.DataFrame) -> str:
         }
         ends = min(by_value), max(by_value)
         tried = ", ".join(
-            f"{value:g}: {error_text(runs['validation_accuracy'])}{'*' * bool(runs['chosen'].any())}"
+            f"{shortest(value)}: {error_text(runs['validation_accuracy'])}{'*' * bool(runs['chosen'].any())}"
             f"{'†' * bool(runs['chosen'].any() and value in ends)}"
             for value, runs in by_value.items()
         )

@@ -16,6 +16,7 @@ from noise_reg.artefacts.head import Head, two_columns
 from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED, combine
 from noise_reg.artefacts.tables import claims_table
 from noise_reg.artefacts.verdicts import Part, Verdict, interval_text
+from noise_reg.decimals import shortest
 
 SOURCE = "Adding noise to the input of a model trained with a regularized objective (a summary), and its expansion"
 TABLES = ("expansion",)
@@ -56,7 +57,7 @@ def judge(table: pd.DataFrame, column: str) -> Verdict:
         low, high = off - reach, off + reach
         outside = low > TOLERANCE or high < -TOLERANCE
         verdict = REPRODUCED if max(-low, high) <= TOLERANCE else CONTRADICTED if outside else INCONCLUSIVE
-        words = f"added − {term} at σ = {nearest['sigma']:g}"
+        words = f"added − {term} at σ = {shortest(nearest['sigma'])}"
         numbers = (round(off, 6), round(low, 6), round(high, 6))
         parts.append(Part(str(network), words, *numbers, (1, 1), False, verdict))
     return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), RULE.format(term=term))
@@ -121,7 +122,7 @@ def as_markdown(table: pd.DataFrame, context: Mapping[str, Any], verdicts: Seque
     body = [
         [
             str(r["network"]),
-            f"{r['sigma']:g}",
+            f"{shortest(r['sigma'])}",
             number(r["added"], r["added_error"]),
             *(off_text(r, c) for c in STATEMENTS),
         ]

@@ -20,6 +20,7 @@ from noise_reg.artefacts.methods import dataset_name, layer, styles
 from noise_reg.artefacts.nj import label
 from noise_reg.artefacts.statistics import Interval, Summary, difference, holm, student, summarise
 from noise_reg.artefacts.verdicts import Verdict, interval_text, part
+from noise_reg.decimals import shortest
 
 SOURCE = "Adding noise to the input of a model trained with a regularized objective (a summary): further questions"
 TABLES = ("cost", "map", "variants", "perturbed")
@@ -148,8 +149,8 @@ def cost_panel(axis: Axes, cost: pd.DataFrame) -> None:
 def map_panel(axis: Axes, table: pd.DataFrame) -> None:
     mean = mean_map(table)
     image = axis.imshow(mean.to_numpy(), cmap="cividis_r", aspect="auto")
-    axis.set_xticks(range(len(mean.columns)), [f"{c:g}" for c in mean.columns], fontsize=8.5)
-    axis.set_yticks(range(len(mean.index)), [f"{i:g}" for i in mean.index], fontsize=8.5)
+    axis.set_xticks(range(len(mean.columns)), [f"{shortest(c)}" for c in mean.columns], fontsize=8.5)
+    axis.set_yticks(range(len(mean.index)), [f"{shortest(i)}" for i in mean.index], fontsize=8.5)
     low, high = np.nanmin(mean.to_numpy()), np.nanmax(mean.to_numpy())
     for (row, column), value in np.ndenumerate(mean.to_numpy()):
         dark = value > low + 0.55 * (high - low)
@@ -221,7 +222,7 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) 
         [network, *cost_cells(tables["cost"], network, methods)] for network in dict.fromkeys(tables["cost"]["network"])
     ]
     grid, map_spread = mean_map(tables["map"]), spread_of(tables["map"])
-    cells = [[f"{row:g}", *(f"{value:.2f}" for value in grid.loc[row])] for row in grid.index]
+    cells = [[f"{shortest(row)}", *(f"{value:.2f}" for value in grid.loc[row])] for row in grid.index]
     return markdown.document(
         f"# {TITLE}",
         caption,
@@ -236,7 +237,7 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) 
         "## λ × σ",
         f"Test error of N+J in %, mean of {settings['map']['seeds']} runs; rows λ, columns σ in the Jacobian's input. σ = 0 is J. "
         f"{map_spread}",
-        markdown.table(["λ", *(f"σ = {c:g}" for c in grid.columns)], cells),
+        markdown.table(["λ", *(f"σ = {shortest(c)}" for c in grid.columns)], cells),
         "## Loss, dropout, heavy tails",
         "Test error in %, and its difference to the plain network of the same setting, in points, paired by seed; Holm's p over a "
         "setting's comparisons. Rates and strengths were chosen for the first setting and not searched for the others.",
@@ -333,4 +334,4 @@ def perturbed_table(table: pd.DataFrame, evaluation: str) -> str:
         rows = of[of["method"] == method]
         found = [summarise((100 * rows.loc[rows["strength"] == s, "accuracy"]).tolist()) for s in strengths]
         body.append([label(method), *(f"{s.mean:.1f}" + ("" if math.isnan(s.sd) else f" ± {s.sd:.1f}") for s in found)])
-    return markdown.table(["method", *(f"{s:g}" for s in strengths)], body)
+    return markdown.table(["method", *(f"{shortest(s)}" for s in strengths)], body)

@@ -28,6 +28,7 @@ from noise_reg.artefacts.precision_pairs import (
 from noise_reg.artefacts.statistics import CONTRADICTED, REPRODUCED, UNDER_POWERED, judge_equivalent, summarise
 from noise_reg.artefacts.tables import claims_table
 from noise_reg.artefacts.verdicts import Verdict, interval_text, part
+from noise_reg.decimals import shortest
 
 SOURCE = "No paper: whether this repository's numbers depend on the precision they were computed in"
 TABLES = ("runs", "curve")
@@ -109,7 +110,7 @@ def differences_table(found: Sequence[Pairing], margin: float) -> str:
     """Fast − reference at every place, with the sign of its verdict."""
     curve = found[0].sigmas[1:]
     places: list[Place] = [CLEAN, MEAN, *curve]
-    header = ["fast − reference, points", "clean", "mean over σ", *(f"σ = {sigma:g}" for sigma in curve)]
+    header = ["fast − reference, points", "clean", "mean over σ", *(f"σ = {shortest(sigma)}" for sigma in curve)]
     body = []
     for pairing in found:
         cells = []

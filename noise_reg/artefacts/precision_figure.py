@@ -16,6 +16,7 @@ from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.methods import DASH_DOT, DASHED, OPTIMIZERS, SOLID, Style, arch_name, dataset_name
 from noise_reg.artefacts.precision_pairs import CLEAN, LEVEL, MEAN, Pairing
 from noise_reg.artefacts.statistics import Interval
+from noise_reg.decimals import shortest
 
 TITLE = "Fast arithmetic against"
 STYLES = (
@@ -103,7 +104,7 @@ def draw_panel(axis: Axes, found: Sequence[Pairing], styles: Mapping[str, Style]
         ends = [abs(end) for i in (*over, clean, mean) for end in (i.difference, i.low, i.high)]
         reach = max([reach, *(end for end in ends if math.isfinite(end))])
     ticks = ticks_of(curve)
-    axis.set_xticks([start, *ticks, mean_at], ["clean", *(f"{t:g}" for t in ticks), "mean"], fontsize=8.5)
+    axis.set_xticks([start, *ticks, mean_at], ["clean", *(f"{shortest(t)}" for t in ticks), "mean"], fontsize=8.5)
     axis.set(xlim=(start - 0.6 * BESIDE, mean_at + 0.6 * BESIDE), ylim=(-1.08 * reach, 1.08 * reach))
     if not any(pairing.seeds for pairing in found):
         axis.text(0.5, 0.62, "no pair of runs learned", transform=axis.transAxes, ha="center", fontsize=9)

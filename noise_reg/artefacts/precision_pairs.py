@@ -33,6 +33,7 @@ from noise_reg.artefacts.statistics import (
     paired,
 )
 from noise_reg.artefacts.verdicts import Part, Verdict, note_of, part
+from noise_reg.decimals import shortest
 
 LEVEL = 0.9  # of the intervals
 MEAN = "mean"  # over all strengths, 0 among them
@@ -163,7 +164,7 @@ def equivalent(
 def place_name(place: Place) -> str:
     if place == MEAN:
         return "mean of the curve"
-    return "clean" if place == CLEAN else f"σ_noise = {place:g}"
+    return "clean" if place == CLEAN else f"σ_noise = {shortest(place)}"
 
 
 def same_fates(found: Sequence[Pairing]) -> tuple[Part, ...]:

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import stats
 
 REPRODUCED, CONTRADICTED, INCONCLUSIVE, UNDER_POWERED = "reproduced", "contradicted", "inconclusive", "under-powered"
-VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, UNDER_POWERED)
+NOT_JUDGED = "not judged"  # there are no rows of what the claim is about
+VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, UNDER_POWERED, NOT_JUDGED)
 MARGIN = 1.0
 ALPHA = 0.05
 LEVEL = 0.95
@@ -206,8 +207,8 @@ def judge_unchanged(interval: Interval, p_adjusted: float) -> str:
 
 
 def combine(verdicts: Sequence[str]) -> str:
-    """One verdict of several parts: any contradicted part decides, then under-powered, then inconclusive."""
-    for verdict in (CONTRADICTED, UNDER_POWERED, INCONCLUSIVE):
+    """One verdict of several parts: any contradicted part decides, then one without rows, then under-powered, then inconclusive."""
+    for verdict in (CONTRADICTED, NOT_JUDGED, UNDER_POWERED, INCONCLUSIVE):
         if verdict in verdicts:
             return verdict
     return REPRODUCED if verdicts else UNDER_POWERED

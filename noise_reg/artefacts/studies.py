@@ -5,7 +5,7 @@ A study is computed on the spot from settings alone, without data or trained run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ class OfTables(Kept[Tables]):
     def write(self, data: Tables, context: Mapping[str, Any], folder: Path) -> None:
         for name in self.tables:
             save_text(folder, f"{name}.csv", data[name].to_csv(index=False, float_format="%.8g"))
+
+    def contents(self, data: Tables) -> Iterator[str]:
+        for name in self.tables:
+            if "key" in data[name]:
+                yield from (f"run {key} of {name}" for key in data[name]["key"])
 
     def draw_all(self, data: Tables, context: Mapping[str, Any], out: Path) -> list[Verdict]:
         return self.draw(data, context, out)

@@ -15,6 +15,7 @@ from noise_reg.artefacts.lines import AT_CHANCE, Line, span
 from noise_reg.artefacts.methods import arch_name
 from noise_reg.artefacts.statistics import Summary
 from noise_reg.artefacts.verdicts import Verdict, interval_text, size_text
+from noise_reg.decimals import shortest
 from noise_reg.errors import UserError
 
 
@@ -69,7 +70,7 @@ def as_csv(found: Sequence[Line], strength: str, units: Mapping[str, float] | No
 def accuracy_table(of: Sequence[Line], spread: str, symbol: str) -> str:
     """A line a method, a column a strength, which `symbol` names; runs at chance are also told apart."""
     sigmas = sorted({sigma for line in of for sigma in line.summaries()})
-    header = ["method", "n", "not completed or learned", *(f"{symbol} = {sigma:g}" for sigma in sigmas)]
+    header = ["method", "n", "not completed or learned", *(f"{symbol} = {shortest(sigma)}" for sigma in sigmas)]
     body = []
     for line in of:
         body.append([line.label, str(len(line.finite)), line.account() or "–", *cells(line, sigmas, spread)])

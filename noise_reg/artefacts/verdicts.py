@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED, VERDICTS, Interval
+from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, NOT_JUDGED, REPRODUCED, VERDICTS, Interval
 from noise_reg.errors import UserError
+
+NO_ROWS = "no rows for "
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,17 @@ class Verdict:
 def part(arch: str, comparison: str, interval: Interval, verdict: str, remark: str = "") -> Part:
     difference, low, high = (finite(number) for number in (interval.difference, interval.low, interval.high))
     return Part(arch, comparison, difference, low, high, interval.n, interval.paired, verdict, remark)
+
+
+def absent(arch: str, comparison: str, what: str) -> Part:
+    """A part on which nothing is said, because the rows have no runs of `what`."""
+    return Part(arch, comparison, None, None, None, (0, 0), False, NOT_JUDGED, f"{NO_ROWS}{what}")
+
+
+def noted(parts: Sequence[Part], note: str) -> str:
+    """`note`, after what there are no rows of: 'no rows for Dropout (fc)'."""
+    missing = dict.fromkeys(f"{p.remark} ({p.arch})" for p in parts if p.verdict == NOT_JUDGED)
+    return "; ".join([*missing, *([note] if note else [])])
 
 
 def slope_part(

@@ -17,6 +17,7 @@ from noise_reg.artefacts.tables import claims_table
 from noise_reg.artefacts.verdicts import Verdict, interval_text, size_text
 from noise_reg.artefacts.weight_noise_claims import added_at, gains, joint_means, judge, moments
 from noise_reg.artefacts.weight_noise_figure import TITLE, figure
+from noise_reg.decimals import shortest
 
 SOURCE = "Deep Learning (Goodfellow, Bengio, Courville), section 7.5, Eqs 7.31 and 7.32"
 TABLES = ("expansion", "moments", "runs", "flatness", "lines")
@@ -81,7 +82,7 @@ def expansion_table(tables: Mapping[str, pd.DataFrame]) -> str:
             [r["network"], str(r["epoch"]), f"{r['loss']:.3f}", f"{r['penalty']:.4g}", f"{r['curvature']:.3g}", drawn]
             + [f"{a} ({b})" for a, b in zip(found, exact, strict=True)]
         )
-    header = ["network", "epoch", "J", "P", "L", "L drawn", *(f"(J̃ − J) / ηP, η = {e:g}" for e in shown)]
+    header = ["network", "epoch", "J", "P", "L", "L drawn", *(f"(J̃ − J) / ηP, η = {shortest(e)}" for e in shown)]
     return (
         markdown.table(header, body) + "\n\nIn brackets the same with each draw's own terms taken off, as it is judged."
     )
@@ -106,6 +107,6 @@ def runs_table(tables: Mapping[str, pd.DataFrame]) -> str:
         columns = [runs[name].tolist() for name in ("loss", "test_error", "penalty", "curvature", "gradient_norm")]
         done = int((runs["status"] == "completed").sum())
         cells = [f"{s.mean:.3g} ± {s.sd:.1g}" for s in map(summarise, columns + flat)]
-        body.append([str(training), str(method), f"{eta:g}", f"{done} of {len(runs)}", *cells])
+        body.append([str(training), str(method), f"{shortest(eta)}", f"{done} of {len(runs)}", *cells])
     header = ["training", "method", "η", "completed", "J", "test error in %", "P", "L", "|∇J|"]
-    return markdown.table([*header, *(f"flatness, η = {eta:g}" for eta in strengths)], body)
+    return markdown.table([*header, *(f"flatness, η = {shortest(eta)}" for eta in strengths)], body)

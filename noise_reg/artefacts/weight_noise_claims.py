@@ -21,6 +21,7 @@ from noise_reg.artefacts.statistics import (
     too_few,
 )
 from noise_reg.artefacts.verdicts import Part, Verdict, part, slope_part
+from noise_reg.decimals import shortest
 
 SMALL = (
     0.01  # the largest variance of a first pre-activation's noise, eta (|x|^2 + 1), at which the expansion is judged
@@ -113,7 +114,7 @@ def first_order(network: str, epoch: int, rows: pd.DataFrame, count: int, known:
     worst = int(np.argmax([abs(s.difference) for s in shares]))
     outside = any(s.wholly_outside(AGREES) for s in shares)
     inside = all(s.wholly_inside(AGREES) for s in shares)
-    words = f"{network}, epoch {epoch}: (J̃ − J − ηP{known}) / ηP in %, at η = {rows['eta'].iloc[worst]:g}"
+    words = f"{network}, epoch {epoch}: (J̃ − J − ηP{known}) / ηP in %, at η = {shortest(rows['eta'].iloc[worst])}"
     found = CONTRADICTED if outside else REPRODUCED if inside else INCONCLUSIVE
     return part(network, words, shares[worst], found, f"{len(shares)} values of η")
 
@@ -189,10 +190,10 @@ def compared(table: pd.DataFrame, training: str, noise: str, eta: float) -> list
     parts = []
     for name, of in (("penalty", penalty), (noise, noisy)):
         interval = less(of, plain, mean["plain"])
-        words = f"{training}, η = {eta:g}: {name} − plain, in % of plain"
+        words = f"{training}, η = {shortest(eta)}: {name} − plain, in % of plain"
         parts.append(part("tanh", words, interval, judge_flatter(interval)))
     gain = mean["plain"] - (mean["p"] + mean["n"]) / 2
-    words = f"{training}, η = {eta:g}: {noise} − penalty, in % of their gain over plain"
+    words = f"{training}, η = {shortest(eta)}: {noise} − penalty, in % of their gain over plain"
     if not gain > 0:
         return [
             *parts,

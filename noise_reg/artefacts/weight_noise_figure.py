@@ -14,6 +14,7 @@ from noise_reg.artefacts.head import Head
 from noise_reg.artefacts.methods import dataset_name
 from noise_reg.artefacts.statistics import Interval
 from noise_reg.artefacts.weight_noise_claims import ROUNDING
+from noise_reg.decimals import shortest
 
 TITLE = "Noise on the weights, and the gradient penalty that it amounts to"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#7B3F61")
@@ -153,7 +154,7 @@ def draw_flatness(axis: Axes, table: pd.DataFrame) -> None:
         axis.fill_between(middle.index, by.min(), by.max(), color=colour, alpha=0.15, lw=0)
         axis.plot(
             middle.index, middle, color=colour, ls=dash, marker=marker, mfc="white" if weakest else colour, ms=5, lw=1.3,
-            label=str(method) if method == "plain" else f"{method}, η = {eta:g}",
+            label=str(method) if method == "plain" else f"{method}, η = {shortest(eta)}",
         )  # fmt: skip
     axis.set_xscale("log")
     axis.set_ylim(bottom=0)
@@ -175,7 +176,7 @@ def draw_lines(axis: Axes, table: pd.DataFrame) -> None:
     axis.locator_params(axis="x", nbins=5)
     axis.set(xlabel="t: the mean over directions is the loss under noise N(0, t²)", ylabel="squared error")
     axis.set_title(
-        f"Along random directions from a minimum ({training}, η = {strongest:g};\nlines: mean, bands: 10 to 90 % of {count} directions)",
+        f"Along random directions from a minimum ({training}, η = {shortest(strongest)};\nlines: mean, bands: 10 to 90 % of {count} directions)",
         fontsize=10,
         loc="left",
     )
@@ -194,7 +195,7 @@ def draw_gains(axis: Axes, gains: Sequence[tuple[str, str, float, Interval]]) ->
         )  # fmt: skip
         told.add(method)
     axis.axvline(0, color="black", lw=0.8)
-    axis.set_yticks([-n for n in range(len(groups))], [f"{t}\nη = {eta:g}" for t, eta in groups], fontsize=8)
+    axis.set_yticks([-n for n in range(len(groups))], [f"{t}\nη = {shortest(eta)}" for t, eta in groups], fontsize=8)
     axis.set_ylim(-len(groups) + 0.4, 1.2)
     axis.set(xlabel="% of plain training's (bars: 95 %)")
     axis.set_title("W2. What noise of the same η adds to the loss, less plain's", fontsize=10, loc="left")
