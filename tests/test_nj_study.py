@@ -146,7 +146,10 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("seeds=0", "seeds = 0: must be a whole number of at least 1"),
-        ("search_seeds=[2]", r"search_seeds = \[2\]: must be a list of whole numbers of at least seeds = 3"),
+        (
+            "search_seeds=[2]",
+            r"search_seeds = \[2\]: must be a list of whole numbers, each once, of at least seeds = 3",
+        ),
         ("rates=[]", r"rates = \[\]: must be a list of numbers above 0"),
         ("search.l2.weight_decay=[-1]", r"search\.l2\.weight_decay = \[-1\]: must be a list of numbers above 0"),
         ("+search.l2.sigma=[1]", r"search\.l2 = .*: must name one strength"),

@@ -152,7 +152,7 @@ def test_phases_and_data_sets_without_rows_are_not_judged() -> None:
     methods = {m: {0: 2.0, 1: 2.1, 2: 2.2} for m in ("none", "nj")}
     for verdict in (r1({("usps", 1): methods}), r2({("usps", 1): methods})):
         assert verdict.verdict == NOT_JUDGED
-        assert "no rows for this data set (MNIST)" in verdict.note and "no rows for + J" in verdict.note
+        assert "without MNIST" in verdict.note and "no rows for + J" in verdict.note
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -94,8 +94,9 @@ def r2(errors: Mapping[Cell, Mapping[str, BySeed]]) -> Verdict:
 def verdict(claim: str, statement: str, parts: Sequence[Part], rule: str, cells: Iterable[Cell]) -> Verdict:
     there = {dataset for dataset, _ in cells}
     papers = paper_numbers()["noise_jacobian"]["test_error"]["values"]
-    parts = [*parts, *(absent(dataset_name(d), "all", "this data set") for d in papers if d not in there)]
-    return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule, noted(parts, ""))
+    without = [dataset_name(d) for d in papers if d not in there]
+    note = f"without {' and '.join(without)}" if without else ""
+    return Verdict(claim, statement, combine([p.verdict for p in parts]), tuple(parts), rule, noted(parts, note))
 
 
 def printed(dataset: str, method: str) -> float | None:
