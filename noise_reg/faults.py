@@ -17,7 +17,7 @@ import yaml
 from noise_reg.errors import UserError
 
 NO_SPACE = "free space or choose another {setting}=..."
-NO_ACCESS = "make it readable and writable for you or choose another {setting}=..."
+NO_ACCESS = "make it readable and writable or choose another {setting}=..."
 OTHER_PLACE = "choose another {setting}=..."
 REMEDIES = {
     errno.ENOSPC: NO_SPACE,
