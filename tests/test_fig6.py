@@ -117,7 +117,7 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
         "artefact=fig6", "preset=smoke", "attack=light", f"store={tmp_path}/store", f"results={tmp_path}", "name=smoke", "wandb=disabled",
         "artefact.overrides=['dataset=digits']", "artefact.panels.fc=['arch=fc_small']", "~artefact.panels.cnn",
         "artefact.methods=[['regularizer=none'],['regularizer=in_ninr_decay']]", "attack.certificate.images=20",
-        "preset.panels.fc.overrides=['max_epochs=3','optimizer.batch_size=32']",
+        "preset.panels.fc.overrides=['max_epochs=3','optimizer.batch_size=32']", "preset.panels.fc.certificate=true",
     ]  # fmt: skip
     with composed("reproduce", *overrides) as cfg:
         reproduce(cfg)
