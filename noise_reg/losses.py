@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from noise_reg.nn.sums import total
+
 KERAS_EPSILON = 1e-7
 LEAST, MOST = -math.log1p(-KERAS_EPSILON), -math.log(KERAS_EPSILON)  # of the clamped loss
 SCALE = 2.0**60  # keeps an attack's gradients above the numbers that count as 0
@@ -49,7 +51,7 @@ def correct(logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
 
 def mean_loss(loss: str, logits_RBK: Tensor, labels_RB: Tensor) -> Tensor:
     """(R,), the mean over the batch."""
-    return LOSSES[loss](logits_RBK, labels_RB).mean(1)
+    return total(LOSSES[loss](logits_RBK, labels_RB)) / labels_RB.shape[1]
 
 
 def mean_loss_and_gradient(
@@ -60,7 +62,7 @@ def mean_loss_and_gradient(
     samples = labels_RB.shape[1]
     if loss == "squared":
         difference = logits_RBK - F.one_hot(labels_RB, logits_RBK.shape[2])
-        loss_R, grad_RBK = difference.square().sum((1, 2)).div_(samples), difference.mul_(2 / samples)
+        loss_R, grad_RBK = total(difference.square(), 2).div_(samples), difference.mul_(2 / samples)
     else:
         log_p_RKB, place_R1B = log_probabilities(logits_RBK), labels_RB[:, None]
         loss_RB = -log_p_RKB.gather(1, place_R1B)[:, 0]
@@ -70,7 +72,7 @@ def mean_loss_and_gradient(
         if loss == "clamped":
             exact_RB, loss_RB = loss_RB, loss_RB.clamp(LEAST, MOST)
             grad_RKB.masked_fill_((loss_RB != exact_RB)[:, None], 0)
-        loss_R, grad_RBK = loss_RB.sum(1).div_(samples), grad_RKB.div_(samples).mT.contiguous()
+        loss_R, grad_RBK = total(loss_RB).div_(samples), grad_RKB.div_(samples).mT.contiguous()
     if soft is not None:
         rows, targets_ABK = soft
         loss_R[rows], grad_RBK[rows] = soft_loss_and_gradient(loss, logits_RBK[rows], targets_ABK)
@@ -117,10 +119,10 @@ def soft_loss_and_gradient(loss: str, logits_ABK: Tensor, targets_ABK: Tensor) -
     samples = logits_ABK.shape[1]
     if loss == "squared":
         difference = logits_ABK - targets_ABK
-        return difference.square().sum((1, 2)) / samples, difference * (2 / samples)
+        return total(difference.square(), 2) / samples, difference * (2 / samples)
     log_p = F.log_softmax(logits_ABK, dim=2)
     p, weight = log_p.exp(), targets_ABK
     if loss == "clamped":
         within = log_p.clamp(-MOST, -LEAST)
         log_p, weight = within, torch.where(within == log_p, targets_ABK, 0)  # a clamped term gives no gradient
-    return -(targets_ABK * log_p).sum((1, 2)) / samples, (p * weight.sum(2, keepdim=True) - weight) / samples
+    return -total(targets_ABK * log_p, 2) / samples, (p * weight.sum(2, keepdim=True) - weight) / samples

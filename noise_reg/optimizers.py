@@ -13,6 +13,7 @@ from noise_reg.nn import FoldedSGD, StackedLinear, StackedModel
 from noise_reg.regularizers import Penalties, gradient_factor, is_decayed
 from noise_reg.spec import OptimizerSpec, ReadingSpec
 
+CACHE_LINE = 64  # bytes
 State = dict[str, Tensor]  # of an optimiser, by '<parameter>:<quantity>'; what has a replica axis leads with it
 
 
@@ -107,10 +108,11 @@ class Adaptive:
             decayed_R = factor_R * is_decayed(name, reading) + own_R * is_convolution(name)
             if bool((decayed_R > 0).any()):
                 self.decayed[name] = decayed_R.to(parameter.dtype).view(-1, *[1] * (parameter.dim() - 1))
-        self.inner = inner_optimizer(spec, list(self.parameters.values()))
+        self.inner = inner_optimizers(spec, list(self.parameters.values()))
         for name, value in state.items():
             owner, _, quantity = name.rpartition(":")
-            self.inner.state[self.parameters[owner]][quantity] = value.to(self.parameters[owner].device)
+            parameter = self.parameters[owner]
+            self.inner[parameter].state[parameter][quantity] = value.to(parameter.device)
 
     @torch.no_grad()
     def step(self, penalties: Penalties | None = None) -> None:
@@ -120,20 +122,35 @@ class Adaptive:
             parameter = self.parameters[name]
             if parameter.grad is not None:
                 parameter.grad.addcmul_(parameter, factor)
-        self.inner.step()
-        self.inner.zero_grad()
+        for inner in dict.fromkeys(self.inner.values()):
+            inner.step()
+            inner.zero_grad()
 
     def state(self) -> State:
         return {
             f"{name}:{quantity}": value
             for name, parameter in self.parameters.items()
-            for quantity, value in self.inner.state.get(parameter, {}).items()
+            for quantity, value in self.inner[parameter].state.get(parameter, {}).items()
         }
 
 
-def inner_optimizer(spec: OptimizerSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def inner_optimizers(spec: OptimizerSpec, parameters: list[nn.Parameter]) -> dict[nn.Parameter, torch.optim.Optimizer]:
+    """torch's optimiser of each parameter (R, ...).
+
+    Its fused Adam rounds the numbers that do not fill a cache line at a tensor's end otherwise than all others. A replica keeps
+    its bits in any company only if its own numbers fill whole lines; parameters that do not go through the plain Adam.
+    """
     rate, capturable = spec.learning_rate, parameters[0].is_cuda  # a CUDA graph wants the number of steps on the device
     if spec.name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=rate, alpha=spec.rho, eps=spec.epsilon, capturable=capturable)
-    betas = (spec.beta_1, spec.beta_2)
-    return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=spec.epsilon, fused=True, capturable=capturable)
+        rmsprop = torch.optim.RMSprop(parameters, lr=rate, alpha=spec.rho, eps=spec.epsilon, capturable=capturable)
+        return dict.fromkeys(parameters, rmsprop)
+    found: dict[nn.Parameter, torch.optim.Optimizer] = {}
+    for fused in (True, False):
+        group = [p for p in parameters if (p.is_cuda or p[0].numel() % (CACHE_LINE // p.element_size()) == 0) == fused]
+        if group:
+            betas = (spec.beta_1, spec.beta_2)
+            adam = torch.optim.Adam(
+                group, lr=rate, betas=betas, eps=spec.epsilon, fused=fused, foreach=not fused, capturable=capturable
+            )
+            found |= dict.fromkeys(group, adam)
+    return found

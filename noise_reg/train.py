@@ -19,6 +19,7 @@ from noise_reg.evaluate.clean import clean_scores
 from noise_reg.graph import Repeated
 from noise_reg.losses import correct, mean_loss_and_gradient
 from noise_reg.nn import DTYPES, StackedModel, depth
+from noise_reg.nn.sums import total
 from noise_reg.optimizers import State, kept, optimizer_of
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData
@@ -168,8 +169,6 @@ def run_epoch(stack: Stack, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
             one_step(stack, data, books, step, stack.epoch)
         else:
             repeated()
-        if step % 32 == 0 and not finite(books.loss_SR[: step + 1]).any():
-            break  # nobody is left to train
     loss_SR = books.loss_SR
     stack.first_loss, stack.penalty = loss_SR[0].clone(), books.penalty_R / steps
     bad_step_R = torch.where(finite(loss_SR), -1, (~loss_SR.isfinite()).int().argmax(0))
@@ -236,8 +235,13 @@ def is_watched(epoch: int, step: int) -> bool:
 @torch.no_grad()
 def raise_peaks(peaks: dict[str, Tensor], model: StackedModel) -> None:
     for layer, node in model.nodes.items():
-        norm_R = node.get_parameter("weight").flatten(1).norm(dim=1)
+        norm_R = norm(node.get_parameter("weight"))
         peaks[layer] = torch.maximum(peaks[layer], norm_R) if layer in peaks else norm_R
+
+
+def norm(x: Tensor) -> Tensor:
+    """The Euclidean norm of each replica's x (R, ...), (R,)."""
+    return total(x.flatten(1).square()).sqrt()
 
 
 def finite(loss_SR: Tensor) -> Tensor:
@@ -249,7 +253,7 @@ def norms(model: StackedModel) -> tuple[dict[str, list[float]], dict[str, list[f
     """Euclidean norms a replica of every layer's weights, and of its noise weights W_NI where it has a node, by layer."""
 
     def by_layer(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, list[float]]:
-        return {name: module.weight.detach().flatten(1).norm(dim=1).tolist() for name, module in modules}  # type: ignore[operator]
+        return {name: norm(module.weight.detach()).tolist() for name, module in modules}  # type: ignore[operator]
 
     layers = [*model.convolutions, *model.layers]
     return by_layer((str(layer), module) for layer, module in enumerate(layers)), by_layer(model.nodes.items())

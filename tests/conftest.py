@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+# Several test processes share the cores: a thread that waits must not keep one busy. Read when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 from matplotlib.figure import Figure

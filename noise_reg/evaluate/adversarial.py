@@ -116,7 +116,13 @@ def survivors(
     box: Box,
     settings: AttackSpec,
 ) -> Tensor:
-    """(R, S) float64, how many images stay right under PGD at each delta."""
+    """(R, S) float64, how many images stay right under PGD at each delta.
+
+    On a CPU one replica after the other: broken images leave, and how many are left to a product would otherwise be its companions' affair.
+    """
+    if len(x_RBD) > 1 and not x_RBD.is_cuda:
+        own = [(x_RBD[r : r + 1], y_RB[r : r + 1], right_RB[r : r + 1]) for r in range(len(x_RBD))]
+        return torch.cat([survivors(model.replica(r), *one, start_BD, box, settings) for r, one in enumerate(own)])
     left_RS = torch.zeros(len(x_RBD), len(settings.grid), dtype=torch.float64, device=x_RBD.device)
     alive_RB = right_RB
     for s in sorted(range(len(settings.grid)), key=settings.grid.__getitem__):

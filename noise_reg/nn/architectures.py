@@ -5,6 +5,7 @@ Axes: R replicas, B samples, D = C H W pixels, H and W height and width, C chann
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import cast
@@ -137,9 +138,9 @@ class StackedModel(nn.Module):
         return x.permute(0, 1, 4, 2, 3).flatten(2)  # (R, B, C H W), the order of the exported model
 
     def pooled(self, norm: StackedBatchNorm, z: Tensor, training: bool) -> Tensor:
-        """The pooled norm of ELU(z); in few passes on a CPU while the maximum commutes (in training where dense layers are so too)."""
+        """The pooled norm of ELU(z); in few passes on a CPU (in training where dense layers are so too)."""
         folded = cast(StackedLinear, self.layers[0]).fold is not None
-        if (folded or not training) and not z.is_cuda and bool((norm.weight > 0).all()):
+        if (folded or not training) and not z.is_cuda:
             return norm.pooled(z) if training else norm.pooled_clean(z)
         return max_pool(norm(elu(z), training))
 
@@ -152,6 +153,12 @@ class StackedModel(nn.Module):
         low = low_type(precision, next(self.parameters()).device)
         for module in (*self.convolutions, *self.layers):
             module.low = low
+
+    def replica(self, place: int) -> StackedModel:
+        """A stack of one: a copy of the replica at `place`."""
+        alone = copy.deepcopy(self)
+        alone.keep(torch.tensor([place], device=next(self.parameters()).device))
+        return alone.requires_grad_(any(parameter.requires_grad for parameter in self.parameters()))
 
     def keep(self, index: Tensor) -> None:
         """Compacts the stack to the replicas at `index`."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from noise_reg.nn.block import EluNormPool, along, elu
+from noise_reg.nn.block import BatchNorm, EluNormPool, along, elu, signs
 from noise_reg.nn.linear import product
 from noise_reg.streams import Purpose, normal
 
@@ -110,28 +110,38 @@ class StackedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, training: bool) -> Tensor:
         """(R, B, H, W, C) normalised by its batch when `training`, else by the running statistics."""
-        mean, variance = (
-            self.running_mean.view(-1),
-            self.running_var.view(-1),
-        )  # views: F.batch_norm updates them in place
-        scale, shift = self.weight.flatten(), self.bias.flatten()
-        side_by_side = x.flatten(1, 3).transpose(0, 1)  # (B H W, R, C)
-        flat = side_by_side.reshape(len(side_by_side), -1)  # a copy, but for R = 1
-        normal = F.batch_norm(flat, mean, variance, scale, shift, training, self.momentum, self.eps)
-        return normal.view(side_by_side.shape).transpose(0, 1).reshape(x.shape)
+        if not training:
+            gain_RC, base_RC = self.affine()
+            return torch.addcmul(along(base_RC), x, along(gain_RC))
+        out, mean_RC, variance_RC = BatchNorm.apply(x, self.weight, self.bias, self.eps)
+        self.remember(mean_RC, variance_RC, x[0, ..., 0].numel())
+        normalised: Tensor = out
+        return normalised
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Gain and base (R, C) of the norm by the running statistics: x -> base + gain x."""
+        gain_RC = (self.running_var + self.eps).rsqrt() * self.weight
+        return gain_RC, self.bias - self.running_mean * gain_RC
+
+    @torch.no_grad()
+    def remember(self, mean_RC: Tensor, variance_RC: Tensor, count: int) -> None:
+        """Moves the running statistics towards those of a batch of `count` numbers a channel."""
+        self.running_mean.lerp_(mean_RC, self.momentum)
+        self.running_var.lerp_(variance_RC * (count / (count - 1)), self.momentum)
 
     def pooled_clean(self, z: Tensor) -> Tensor:
-        """In evaluation, max-pooling of this batch norm of ELU(z), z (R, B, H, W, C). Every scale must be positive: the maximum
-        then commutes with norm and ELU, and these see a quarter of the numbers."""
-        gain_RC = (self.running_var + self.eps).rsqrt() * self.weight
-        base_RC = self.bias - self.running_mean * gain_RC
-        return torch.addcmul(along(base_RC), elu(max_pool(z)), along(gain_RC))
+        """In evaluation, max-pooling of this batch norm of ELU(z), z (R, B, H, W, C): norm and ELU see a quarter of the numbers."""
+        gain_RC, base_RC = self.affine()
+        if bool((gain_RC < 0).any()):
+            sign = along(signs(gain_RC))
+            top = max_pool(z * sign) * sign
+        else:
+            top = max_pool(z)
+        return torch.addcmul(along(base_RC), elu(top), along(gain_RC))
 
     def pooled(self, z: Tensor) -> Tensor:
         """In training, ELU, this batch norm and max-pooling of z (R, B, H, W, C) at once, see EluNormPool; z is used up."""
         out, mean_RC, variance_RC = EluNormPool.apply(z, self.weight, self.bias, self.eps)
-        count = z[0, ..., 0].numel()
-        self.running_mean.lerp_(mean_RC, self.momentum)
-        self.running_var.lerp_(variance_RC * (count / (count - 1)), self.momentum)
+        self.remember(mean_RC, variance_RC, z[0, ..., 0].numel())
         pooled: Tensor = out
         return pooled

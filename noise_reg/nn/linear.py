@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from noise_reg.nn.places import Drop
+from noise_reg.nn.products import add_batched_, batched, scale_
+from noise_reg.nn.sums import total
 from noise_reg.streams import Purpose, normal
 
 
@@ -21,34 +23,19 @@ class FoldedSGD:
     """
 
     def __init__(self, rate: float, shrink_R: Tensor) -> None:
-        self.rate, self.shrink_R = rate, shrink_R
-        same = bool((shrink_R == shrink_R[0]).all())
-        self.common_shrink = float(shrink_R[0]) if same else None
-        decayed = (shrink_R != 1).nonzero().flatten().tolist()
-        self.rows = slice(decayed[0], decayed[-1] + 1) if decayed else slice(0)  # outside them nothing shrinks
+        self.rate, self.shrink_R, self.shrinks = rate, shrink_R, tuple(shrink_R.tolist())
 
     def __call__(self, weight_ROI: Tensor, grad_RBO: Tensor, x_RBI: Tensor) -> None:
-        if self.common_shrink is None:
-            weight_ROI[self.rows].mul_(self.shrink_R[self.rows, None, None])
-        beta = 1.0 if self.common_shrink is None else self.common_shrink
         if x_RBI.dtype == weight_ROI.dtype:
-            weight_ROI.baddbmm_(grad_RBO.mT, x_RBI, beta=beta, alpha=-self.rate)
+            add_batched_(weight_ROI, grad_RBO.mT, x_RBI, betas=self.shrinks, alpha=-self.rate)
         else:  # there is no product of bf16 factors onto fp32 weights
-            if beta != 1:  # a pass over the weights
-                weight_ROI.mul_(beta)
+            scale_(weight_ROI, self.shrinks)
             weight_ROI.sub_(batched(grad_RBO.mT, x_RBI), alpha=self.rate)
 
 
 def rounded(x: Tensor, low: torch.dtype | None) -> Tensor:
     """A factor of products: x in the type `low`, or x itself."""
     return x if low is None else x.to(low)
-
-
-def batched(a: Tensor, b: Tensor) -> Tensor:
-    """The batched product; of bf16 factors in fp32 (on a CPU by way of bf16)."""
-    if a.dtype != torch.bfloat16:
-        return torch.bmm(a, b)
-    return torch.bmm(a, b, out_dtype=torch.float32) if a.is_cuda else torch.bmm(a, b).float()
 
 
 class Product(torch.autograd.Function):
@@ -70,7 +57,7 @@ class Product(torch.autograd.Function):
         return (
             batched(factor_RBO, weight_ROI) if of_x else None,
             batched(factor_RBO.mT, x_RBI) if of_weight else None,
-            grad_RBO.sum(1) if of_bias else None,
+            total(grad_RBO) if of_bias else None,
             None,
         )
 
@@ -130,11 +117,11 @@ class DenseLayer(torch.autograd.Function):
                 ctx.drop.apply_(grad_RBO)
             if ctx.activation == "tanh":
                 torch.ops.aten.tanh_backward.grad_input(grad_RBO, h, grad_input=grad_RBO)
-        grad_node = torch.bmm(epsilon_RB[:, None], grad_RBO)[:, 0] if ctx.needs_input_grad[3] else None
+        grad_node = total(epsilon_RB[:, :, None] * grad_RBO) if ctx.needs_input_grad[3] else None
         factor_RBO = rounded(grad_RBO, ctx.low)
         grad_x = batched(factor_RBO, ctx.factor.detach()) if ctx.needs_input_grad[0] else None
         ctx.fold(weight_ROI, factor_RBO, x_RBI)
-        return grad_x, None, grad_RBO.sum(1), grad_node, None, None, None, None, None
+        return grad_x, None, total(grad_RBO), grad_node, None, None, None, None, None
 
 
 class StackedLinear(nn.Module):

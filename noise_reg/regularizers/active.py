@@ -27,4 +27,4 @@ class Active:
         if isinstance(self.rows, slice):
             tensor[self.rows].add_(change, alpha=alpha)
         else:
-            tensor.index_add_(0, self.rows, change, alpha=alpha)
+            tensor[self.rows] = tensor[self.rows].add_(change, alpha=alpha)  # index_add_ rounds otherwise than add_

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from noise_reg.nn import ACTIVATIONS
+from noise_reg.nn.products import batched, product
+from noise_reg.nn.sums import total
 
 
 def representations(
@@ -24,7 +26,7 @@ def representations(
     """h_0 = x, h_1, ..., h_{m-1}."""
     h = [x_ABI]
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        h.append(ACTIVATIONS[activation](torch.baddbmm(bias[:, None], h[-1], weight.mT)))
+        h.append(ACTIVATIONS[activation](product(h[-1], weight.mT) + bias[:, None]))
     return h
 
 
@@ -51,14 +53,14 @@ def mean_jacobian_norm(weights: Sequence[Tensor], h: Sequence[Tensor], activatio
     for one hidden layer no sum over outputs is left."""
     last = layer or len(weights)
     if last == 1 or layer:
-        return jacobian_norm(weights, h, activation, layer).mean(1)
+        return total(jacobian_norm(weights, h, activation, layer)) / h[0].shape[1]
     D, samples, first = slopes(activation, h), h[0].shape[1], gram(weights[0], left=True)
     if last == 2:
-        return (gram(weights[1], left=False) * first * gram(D[0], left=False)).sum((1, 2)) / samples
+        return total(gram(weights[1], left=False) * first * gram(D[0], left=False), 2) / samples
     rows = weights[-1][:, None] * D[-1][:, :, None]
     for n in range(last - 2, 0, -1):
         rows = flat_product(rows, weights[n]) * D[n - 1][:, :, None]
-    return (gram(rows.flatten(1, 2), left=False) * first).sum((1, 2)) / samples
+    return total(gram(rows.flatten(1, 2), left=False) * first, 2) / samples
 
 
 def projected_norm(
@@ -80,7 +82,7 @@ def hutchinson_norm(
     share (Hutchinson 1990): u passes the first and dearest layer once, not once a sample."""
     D = slopes(activation, h)
     chain = list(weights[: layer or len(weights)])
-    t = (signs_AVI @ chain[0].mT)[:, None]  # (A, 1, V, H)
+    t = product(signs_AVI, chain[0].mT)[:, None]  # (A, 1, V, H)
     for n, weight in enumerate(chain[1:]):
         t = flat_product(t * D[n][:, :, None], weight.mT)
     t = t * D[layer - 1][:, :, None] if layer else t
@@ -91,21 +93,21 @@ def weight_gradient_norm(weights: Sequence[Tensor], h: Sequence[Tensor], activat
     """The sum over k of |grad_W y_k|^2 (A, B), W all weights and biases (Deep Learning, section 7.5)."""
     D = slopes(activation, h)
     enters = [one.square().sum(2) + 1 for one in h]  # |h|^2, and 1 for the bias
-    total = weights[-1].shape[1] * enters[-1]
+    found = weights[-1].shape[1] * enters[-1]
     if len(weights) == 1:
-        return total
-    total = total + (D[-1].square() * weights[-1].square().sum(1)[:, None]).sum(2) * enters[-2]
+        return found
+    found = found + (D[-1].square() * total(weights[-1].square())[:, None]).sum(2) * enters[-2]
     if len(weights) > 2:
         rows = weights[-1][:, None] * D[-1][:, :, None]
         for n in range(len(weights) - 2, 0, -1):
             rows = flat_product(rows, weights[n]) * D[n - 1][:, :, None]
-            total = total + rows.square().sum((2, 3)) * enters[n - 1]
-    return total
+            found = found + rows.square().sum((2, 3)) * enters[n - 1]
+    return found
 
 
 def of_one_layer(squares_AH: Tensor, top: Tensor | None, x_ABI: Tensor) -> Tensor:
     if top is None:
-        return squares_AH.sum(1)[:, None].expand(x_ABI.shape[:2])
+        return total(squares_AH)[:, None].expand(x_ABI.shape[:2])
     return (top.square() * squares_AH[:, None]).sum(2)
 
 
@@ -124,7 +126,7 @@ def chain_norm(rows_ABVH: Tensor, weights: Sequence[Tensor], D: Sequence[Tensor]
 
 
 def flat_product(rows_ABVH: Tensor, weight_AHI: Tensor) -> Tensor:
-    return (rows_ABVH.flatten(1, 2) @ weight_AHI).unflatten(1, rows_ABVH.shape[1:3])
+    return product(rows_ABVH.flatten(1, 2), weight_AHI).unflatten(1, rows_ABVH.shape[1:3])
 
 
 class Gram(torch.autograd.Function):
@@ -135,13 +137,13 @@ class Gram(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, left: bool) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.left = left
-        return rows @ rows.mT if left else rows.mT @ rows
+        return batched(rows, rows.mT) if left else batched(rows.mT, rows)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
         both = grad + grad.mT
-        return (both @ rows if ctx.left else rows @ both), None
+        return (batched(both, rows) if ctx.left else batched(rows, both)), None
 
 
 def gram(rows: Tensor, *, left: bool) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from noise_reg.nn import StackedModel
+from noise_reg.nn.sums import total
 from noise_reg.regularizers.active import Active
 from noise_reg.regularizers.ahead import Ahead, Number
 from noise_reg.regularizers.derivatives import (
@@ -109,10 +110,10 @@ class Penalties:
             found = projected_norm(weights, h, activation, nn.functional.normalize(draw, dim=3), layer)
         else:
             found = hutchinson_norm(weights, h, activation, draw.sign(), layer)
-        return found.mean(1)
+        return total(found) / found.shape[1]
 
     def weights(self, weights: list[Tensor], h: list[Tensor], active: Active, step: Number, epoch: Number) -> Tensor:
-        return weight_gradient_norm(weights, h, self.model.arch.activation).mean(1)
+        return total(weight_gradient_norm(weights, h, self.model.arch.activation)) / h[0].shape[1]
 
     def start_epoch(self, steps: int) -> None:
         self.ahead.start_epoch(steps)
