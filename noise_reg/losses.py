@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noise_reg.nn.sums import total
+from noise_reg.sums import total
 
 KERAS_EPSILON = 1e-7
 LEAST, MOST = -math.log1p(-KERAS_EPSILON), -math.log(KERAS_EPSILON)  # of the clamped loss

@@ -19,13 +19,13 @@ from noise_reg.evaluate.clean import clean_scores
 from noise_reg.graph import Repeated
 from noise_reg.losses import correct, mean_loss_and_gradient
 from noise_reg.nn import DTYPES, StackedModel, depth
-from noise_reg.nn.sums import total
 from noise_reg.optimizers import State, kept, optimizer_of
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers import Penalties, TrainingPlaces, WeightNoise, node_layers, of_step
 from noise_reg.spec import RunSpec, SpecError
 from noise_reg.streams import permutation
+from noise_reg.sums import total
 
 
 @dataclass

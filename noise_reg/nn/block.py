@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noise_reg.nn.sums import total
+from noise_reg.sums import total
 
 PIECE = 1 << 18  # numbers of a piece: 1 MiB in fp32
 

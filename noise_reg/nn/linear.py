@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from noise_reg.nn.places import Drop
 from noise_reg.nn.products import add_batched_, batched, scale_
-from noise_reg.nn.sums import total
 from noise_reg.streams import Purpose, normal
+from noise_reg.sums import total
 
 
 class FoldedSGD:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from noise_reg.nn import ACTIVATIONS
 from noise_reg.nn.products import batched, product
-from noise_reg.nn.sums import total
+from noise_reg.sums import total
 
 
 def representations(

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from noise_reg.nn import StackedModel
-from noise_reg.nn.sums import total
 from noise_reg.regularizers.active import Active
 from noise_reg.regularizers.ahead import Ahead, Number
 from noise_reg.regularizers.derivatives import (
@@ -27,6 +26,7 @@ from noise_reg.regularizers.derivatives import (
 )
 from noise_reg.spec import DistributionSpec, ReadingSpec, Strengths
 from noise_reg.streams import Purpose, drawn, normal
+from noise_reg.sums import total
 
 JACOBIAN_LANE = (
     1 << 16
