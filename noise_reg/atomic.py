@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from noise_reg.errors import UserError
 from noise_reg.faults import OTHER_PLACE, REMEDIES
@@ -69,6 +70,11 @@ def nearest(path: Path) -> Path:
             one.lstat()
             return one
     return Path(path.anchor)
+
+
+def at_home(path: Any) -> Any:
+    """`path`, with the home folder for a leading `~`; what is no text stays as it is."""
+    return os.path.expanduser(path) if isinstance(path, str) else path
 
 
 def part_name(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
+from noise_reg.atomic import at_home
 from noise_reg.decimals import as_meant, shortest
 from noise_reg.evaluation_spec import (
     AttackSpec,
@@ -158,7 +159,9 @@ def group(cfg: DictConfig, name: str) -> dict[str, Any]:
 
 
 def read_runtime(cfg: DictConfig) -> Runtime:
-    return parse(Runtime, {f.name: cfg.get(f.name) for f in dataclasses.fields(Runtime)})
+    """Where and how runs are made; `~` in a path is the home folder."""
+    plain = {f.name: cfg.get(f.name) for f in dataclasses.fields(Runtime)}
+    return parse(Runtime, plain | {name: at_home(plain[name]) for name in ("store", "data_dir")})
 
 
 def read_regularizer(cfg: DictConfig) -> dict[str, Any]:

@@ -23,12 +23,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from noise_reg.atomic import at_home
 from noise_reg.errors import UserError
 from noise_reg.faults import explanation, is_of_configuration
 from noise_reg.shape import check_shape
 
 Result = TypeVar("Result")
 CONF = Path(__file__).parent.parent / "conf"
+PATHS = ("store", "data_dir", "results", "out")  # settings in which a leading ~ is the home folder
 INTERRUPTED = (
     "interrupted: finished runs are stored, the others go on from their last checkpoint: run the same command again"
 )
@@ -62,6 +64,9 @@ def told(task: Callable[..., Result]) -> Callable[..., Result]:
             check_added()
             for cfg in [args[0]] if isinstance(args[0], DictConfig) else args[0]:
                 check_shape(cfg, CONF, Path(sys.argv[0]).stem)
+                for name in PATHS:
+                    if isinstance(cfg.get(name), str):
+                        cfg[name] = at_home(cfg[name])
             return task(*args)
         except BrokenPipeError:
             raise

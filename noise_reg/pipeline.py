@@ -82,6 +82,7 @@ class Pipeline:
         self.runtime, self.say = runtime, say
         self.device = find_device(runtime.device)
         self.store = Store(runtime.store)
+        self.store.check_place()
         self.store.warn = say
         self.mirror = Mirror(TrackingSpec(runtime.wandb, runtime.wandb_project, str(self.store.root)), self.store, say)
         self.datasets: dict[str, Dataset] = {}

@@ -21,41 +21,62 @@ def reevaluate(cfg: DictConfig) -> None:
     evaluations = read_evaluations(cfg, cfg.evaluations)
     runtime = read_runtime(cfg)
     pipeline = Pipeline(runtime)
-    runs = pipeline.store.runs().set_index("key")
     if isinstance(cfg.runs, str):
         raise UserError(f"runs = {cfg.runs}: must be a list, as runs=[{cfg.runs}]")
-    keys = list(runs.index) if cfg.runs is None else [str(key) for key in cfg.runs]
-    unknown = [key for key in keys if key not in runs.index]
-    for key in unknown:
-        pipeline.say(f"runs = {key}: not in the store {runtime.store}, which holds {len(runs)} runs")
-    keys = [key for key in dict.fromkeys(keys) if key in runs.index]
-    if not keys and not unknown:
+    there = pipeline.store.keys()
+    asked = there if cfg.runs is None else list(dict.fromkeys(map(str, cfg.runs)))
+    for key in (unknown := [key for key in asked if key not in there]):
+        pipeline.say(f"runs = {key}: not in the store {runtime.store}, which holds {len(there)} runs")
+    if not asked:
         raise UserError(
             f"store = {runtime.store}: holds no runs; train some with scripts/train.py store={runtime.store}"
         )
-    jobs = [
-        Job(parse(RunSpec, pipeline.store.spec(key)), str(runs.loc[key, "method"]), evaluations, runtime)
-        for key in keys
-    ]
+    usable, unusable = usable_runs(pipeline, [key for key in asked if key in there])
+    jobs = [Job(spec, method, evaluations, runtime) for spec, method in usable]
     pipeline.evaluate_and_mirror(jobs, "train", ["train"])
     if jobs:
         show(pipeline, jobs, evaluations)
-    if unknown:
-        raise UserError(f"{len(unknown)} of the runs asked for were not evaluated: {', '.join(unknown)}")
+    if left_out := [*unknown, *unusable]:
+        raise UserError(f"{len(left_out)} of the runs asked for were not evaluated: {', '.join(left_out)}")
+    print(f"stored in {runtime.store}/ (from Python: Store({runtime.store!r}).evaluations())")
+
+
+def usable_runs(pipeline: Pipeline, keys: Sequence[str]) -> tuple[list[tuple[RunSpec, str]], list[str]]:
+    """Specification and method of each run that can be evaluated, and the keys of those that cannot: damaged, or with settings
+    that this version of the code does not know. Each of those is named."""
+    usable, unusable = [], []
+    for key in keys:
+        state = pipeline.store.state(key)
+        if state == "missing":  # taken away meanwhile
+            continue
+        try:
+            if state != "complete":
+                raise UserError(f"{state}. Remedy: run the command that trained it again, which makes it anew")
+            usable.append((parse(RunSpec, pipeline.store.spec(key)), str(pipeline.store.read_record(key)["method"])))
+        except UserError as error:
+            unusable.append(key)
+            pipeline.say(f"not evaluated: run {key} of the store {pipeline.runtime.store}: {error}")
+    return usable, unusable
+
+
+def mean_and_spread(values: pd.Series[float]) -> str:
+    """'97.2 ± 0.4': the mean and, of two or more, the standard deviation."""
+    return f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else f"{values.mean():.1f}"
 
 
 def show(pipeline: Pipeline, jobs: Sequence[Job], evaluations: Sequence[EvaluationSpec]) -> None:
-    """Prints the mean accuracy of runs that differ in their seed alone."""
+    """Prints the mean accuracy and its spread over runs that differ in their seed alone, sorted by what they are."""
     rows, keys = pipeline.store.evaluations(), [job.spec.key for job in jobs]
     alike = kinds(jobs)
     shown = rows[rows["key"].isin(keys)].merge(alike, left_on="key", right_index=True)
     for settings in evaluations:
         of = shown[shown["evaluation"] == settings.label]
-        groups = of.groupby([*alike.columns, "strength"], sort=False)["accuracy"]
-        table = 100 * groups.mean().unstack("strength")
+        groups = (100 * of.set_index([*alike.columns, "strength"])["accuracy"]).groupby([*alike.columns, "strength"])
+        table = groups.agg(mean_and_spread).unstack("strength")
         if len(table):
             table.insert(0, "runs", groups.count().unstack("strength").max(axis=1))
-            print(f"{settings.label}, mean accuracy in %\n{table.round(1).reset_index().to_string(index=False)}")
+            told = f"{settings.label}: accuracy in %, mean ± standard deviation over runs"
+            print(f"{told}\n{table.reset_index().to_string(index=False)}")
 
 
 def kinds(jobs: Sequence[Job]) -> pd.DataFrame:

@@ -78,10 +78,15 @@ def number(low: float, high: float = math.inf, *, open_low: bool = False, open_h
         if inside and math.isfinite(value):
             return None
         if high == math.inf:
-            return f"a finite number {'above' if open_low else 'of at least'} {low:g}"
-        return f"a number in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+            return f"a finite number {'above' if open_low else 'of at least'} {whole(low)}"
+        return f"a number in {'(' if open_low else '['}{whole(low)}, {whole(high)}{')' if open_high else ']'}"
 
     return check
+
+
+def whole(value: float) -> str:
+    """An end of an interval, a whole number with all its digits."""
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
 def each(check: Check, *, at_least: int = 0, once: bool = False) -> Check:

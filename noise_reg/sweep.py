@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ OBJECTIVES = ("validation_accuracy", "test_accuracy", "train_accuracy")
 WORST = 0.0  # accuracy, of a run that diverged or failed: below what guessing gives
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # tries every value, whatever a run returns
 
+SHOWN_RUNS = 6  # a sweep of more ends in one line a method
+
 
 def stacked(task: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
     """Lets the stacked launcher hand over all jobs of a multirun at once."""
@@ -36,7 +39,7 @@ def train_jobs(configs: Sequence[DictConfig]) -> list[float]:
     Validation accuracy is measured for a sweeper that searches by it; a grid and a single run do without, and it is NaN there unless it
     is stored already.
     """
-    jobs = [read_job(cfg) for cfg in configs]
+    jobs = read_jobs(configs)
     if not jobs:
         raise UserError("the sweep is empty: give at least one seed and one value of everything swept over")
     runtimes = {job.runtime for job in jobs}
@@ -99,13 +102,49 @@ def objective_of(job: Job, record: dict[str, Any], objective: str, store: Store)
     return float("nan") if rows is None else float(rows["accuracy"].iloc[0])
 
 
-def report(jobs: Sequence[Job], records: Sequence[dict[str, Any]]) -> None:
-    from noise_reg.pipeline import describe_spec
+def read_jobs(configs: Sequence[DictConfig]) -> list[Job]:
+    """The checked jobs. Raises UserError that names every mistake once, with how many of the sweep's jobs it is in."""
+    jobs, mistakes = [], Counter[str]()
+    for cfg in configs:
+        try:
+            jobs.append(read_job(cfg))
+        except UserError as error:
+            mistakes[str(error)] += 1
+    if mistakes and len(configs) == 1:
+        raise UserError(next(iter(mistakes)))
+    if mistakes:
+        lines = [f"  {mistake} (in {count})" for mistake, count in mistakes.items()]
+        wrong = f"{mistakes.total()} of the sweep's {len(configs)} jobs cannot be run; nothing was trained:"
+        raise UserError("\n".join([wrong, *lines]))
+    return jobs
 
+
+def report(jobs: Sequence[Job], records: Sequence[dict[str, Any]]) -> None:
+    """A line a run where they are few, else a line a method; what failed on stderr; then where the runs are and what comes next."""
+    import pandas as pd
+
+    from noise_reg.pipeline import describe_spec
+    from noise_reg.reevaluate import kinds, mean_and_spread
+
+    few, percent = len(jobs) <= SHOWN_RUNS, {}
     for job, record in zip(jobs, records, strict=True):
         line = f"{job.spec.key}  {describe_spec(job.spec, job.method)}: "
-        if record["status"] == "completed":
+        if record["status"] != "completed":
+            print(line + f"{record['status']} at epoch {record['epochs']}", file=sys.stderr)
+            continue
+        percent[job.spec.key] = 100 * record["test_accuracy"], 100 * record["train_accuracy"], float(record["epochs"])
+        if few:
             line += f"test accuracy {100 * record['test_accuracy']:.2f} %, training {100 * record['train_accuracy']:.2f} %, "
             print(line + f"stopped by {record['stopped_by']} at epoch {record['epochs']}, {record['seconds']:.1f} s")
-        else:
-            print(line + f"{record['status']} at epoch {record['epochs']}", file=sys.stderr)
+    if not few and percent:
+        alike = kinds([job for job in dict.fromkeys(jobs) if job.spec.key in percent])
+        columns = ["test accuracy (%)", "training (%)", "epochs"]
+        table = alike.join(pd.DataFrame.from_dict(percent, orient="index", columns=columns))
+        groups = table.groupby(list(alike.columns), sort=False)
+        shown = groups[columns].agg(mean_and_spread)
+        shown.insert(0, "runs", groups.size())
+        print(
+            f"mean ± standard deviation over runs that differ in their seed alone\n{shown.reset_index().to_string(index=False)}"
+        )
+    store = jobs[0].runtime.store
+    print(f"stored in {store}/ (from Python: Store({store!r}).runs()); next: python scripts/evaluate.py store={store}")

@@ -234,7 +234,7 @@ def test_what_is_stored_is_shown_without_the_data(tmp_path: Path, capsys: pytest
     overrides = [f"store={tmp_path}/store", f"data_dir={tmp_path}/nowhere", "download=false", "wandb=disabled"]
     with composed("evaluate", *overrides, "corruption.draws=1", "corruption.grid=[0.5]") as cfg:
         reevaluate(cfg)
-    assert "corruption, mean accuracy in %" in capsys.readouterr().out
+    assert "corruption: accuracy in %" in capsys.readouterr().out
     pipeline = Pipeline(
         dataclasses.replace(wanted(tmp_path).runtime, data_dir=str(tmp_path / "nowhere"), download=False)
     )

@@ -25,7 +25,8 @@ LAYERS = [
     ["train", "config", "data_check", "mirror", "mirror_process", "entry"],
     ["pipeline", "place"],
     ["estimate", "wanted"],
-    ["sweep", "reproduce", "reevaluate"],
+    ["reproduce", "reevaluate"],
+    ["sweep"],
     [
         "benchmark",
         "phase_sweep",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -90,6 +91,35 @@ def test_a_multirun_trains_one_stack(tmp_path: Path) -> None:
     ]
     assert done.stdout.count("test accuracy") == 6
     assert not (ROOT / "multirun.yaml").exists() and not (ROOT / "outputs").exists()  # Hydra's own go into the store
+
+
+def test_a_sweep_names_every_job_that_cannot_be_run_at_once(tmp_path: Path) -> None:
+    done = run_script("train.py", "-m", *SMALL, f"store={tmp_path}", "seed=0,-1,-2", "max_epochs=1,0")
+    assert done.returncode == 2 and not Store(tmp_path).keys()
+    assert "5 of the sweep's 6 jobs cannot be run" in done.stderr
+    for mistake in ("seed = -1: must be a whole number in [0, 4294967295]", "seed = -2", "max_epochs = 0"):
+        assert mistake in done.stderr
+
+
+def test_a_sweep_of_many_runs_ends_in_a_line_a_method(tmp_path: Path) -> None:
+    swept = "regularizer=none,l2", "seed=range(0,4)"
+    done = run_script(
+        "train.py",
+        "-m",
+        *SMALL,
+        "store='~/somewhere'",
+        "max_epochs=1",
+        *swept,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    runs = Store(tmp_path / "somewhere").runs()
+    assert len(runs) == 8 and not Path("~").exists()
+    table = [line.split() for line in done.stdout.splitlines()]
+    percent = 100 * runs[runs["method"] == "l2"]["test_accuracy"]
+    row = next(row for row in table if row[:3] == ["digits", "fc", "l2"])
+    assert row[3:7] == ["4", f"{percent.mean():.1f}", "±", f"{percent.std():.1f}"]
+    assert "next: python scripts/evaluate.py store=" in done.stdout and len(table) < 8
 
 
 def test_a_full_disk_ends_in_a_message_and_loses_nothing(tmp_path: Path) -> None:

@@ -315,7 +315,50 @@ def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(
         complete(jobs(tmp_path, *overrides, methods=["none", "dropout"]))
     with composed("evaluate", f"store={tmp_path}", "wandb=disabled", "corruption.grid=[0,0.5]") as cfg:
         reevaluate(cfg)
-    head, *rows = capsys.readouterr().out.partition("corruption, mean accuracy in %\n")[2].splitlines()
+    head, *rows = capsys.readouterr().out.partition("mean ± standard deviation over runs\n")[2].splitlines()
     assert head.split() == ["dataset", "arch", "method", "max_epochs", "runs", "0.0", "0.5"]
     expected = [["digits", "fc", method, epochs, "2"] for method in ("dropout", "none") for epochs in "13"]
-    assert sorted(row.split()[:5] for row in rows) == expected
+    assert [row.split()[:5] for row in rows[:4]] == expected
+    accuracies = Store(tmp_path).runs().set_index(["method", "epochs"])["test_accuracy"][("dropout", 1)] * 100
+    assert " ".join(rows[0].split()[5:8]) == f"{accuracies.mean():.1f} ± {accuracies.std():.1f}"
+    assert f"stored in {tmp_path}/" in rows[4]
+
+
+def test_runs_that_cannot_be_evaluated_are_named_and_the_others_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged one, and one with a setting that another version of the code had."""
+    sound, damaged, other = jobs(tmp_path, seeds=1)
+    pipeline, _ = complete([sound, damaged])
+    with open(tmp_path / "runs" / damaged.spec.key / "weights.safetensors", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    store, key = pipeline.store, sound.spec.key
+    strange = store.spec(key) | {"colour": 1, "seed": 5}
+    store.write_run(other.spec.key, strange, store.history(key), store.weights(key), store.read_record(key))
+    with (
+        composed("evaluate", f"store={tmp_path}", "wandb=disabled", "corruption.grid=[0,0.3]") as cfg,
+        pytest.raises(UserError, match="2 of the runs asked for were not evaluated") as error,
+    ):
+        reevaluate(cfg)
+    told = capsys.readouterr()
+    assert damaged.spec.key in str(error.value) and other.spec.key in str(error.value)
+    assert f"run {damaged.spec.key} of the store {tmp_path}: damaged: " in told.err
+    assert f"run {other.spec.key} of the store {tmp_path}: colour: unknown key" in told.err
+    evaluated = store.evaluations().query("evaluation == 'corruption'").set_index("key")["strength"]
+    assert evaluated[sound.spec.key].tolist() == [0.0, 0.3] and len(evaluated[damaged.spec.key]) == 11
+
+
+def test_a_store_is_not_begun_among_other_things(tmp_path: Path) -> None:
+    runtime = job(*SMALL, f"store={tmp_path}").runtime
+    (tmp_path / "runs" / "runs").mkdir(parents=True)  # of the store runs/ in a checkout
+    (tmp_path / "README.md").touch()
+    with pytest.raises(UserError, match=r"is no store, and holds other things \(README.md\). Remedy: .*store="):
+        Pipeline(runtime)
+    (tmp_path / "runs" / "0123456789abcdef").mkdir()  # one that somebody put a note into
+    Pipeline(runtime)
+
+
+def test_a_reader_of_a_store_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Store(tmp_path / "typo").runs().empty
+    assert f"store = {tmp_path / 'typo'}: there is no such folder" in capsys.readouterr().err

@@ -145,7 +145,13 @@ def test_it_is_made_from_its_configuration(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_only_networks_on_mnists_format_are_tested(tmp_path: Path) -> None:
-    overrides = ["artefact=demo", "preset=smoke", f"store={tmp_path}", "wandb=disabled", "+artefact.evaluations=[usps]"]
+    overrides = [
+        "artefact=demo",
+        "preset=smoke",
+        f"store={tmp_path}/store",
+        "wandb=disabled",
+        "+artefact.evaluations=[usps]",
+    ]
     overrides += ["preset.panels.fc.overrides=['max_epochs=1','optimizer.batch_size=32']"]
     overrides += [f"data_dir={tmp_path}", "artefact.methods=[['regularizer=none']]", "artefact.second_readings=[]"]
     save(tmp_path, "usps", 16, 20, 40)

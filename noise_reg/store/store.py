@@ -35,6 +35,8 @@ __all__ = ["EVALUATION_COLUMNS", "RUN_COLUMNS", "Store", "StoreError"]
 RUN_COLUMNS = ["key", "dataset", "arch", "method", "seed", "status", "stopped_by", "epochs"]
 RUN_COLUMNS += ["train_accuracy", "test_accuracy", "seconds"]
 EVALUATION_COLUMNS = ["key", "evaluation", "strength", "accuracy"]
+OWN = {"runs", "checkpoints", "locks", "damaged", "mirror", "wandb", "hydra"}  # what stands in the folder of a store
+KEY = re.compile(r"[0-9a-f]{16}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 Warn = Callable[[str], None]
@@ -65,6 +67,23 @@ class Store:
         nearest = next(path for path in (self.root, *self.root.parents) if path.exists())
         if not nearest.is_dir():
             raise StoreError(f"store = {root}: {nearest} is a file. Remedy: choose a folder with store=...")
+
+    def check_place(self) -> None:
+        """Raises StoreError where a store would be begun in a folder that holds other things already."""
+        runs = self.root / "runs"
+        if not self.root.is_dir() or (runs.is_dir() and any(KEY.fullmatch(path.name) for path in runs.iterdir())):
+            return
+        others = sorted(path.name for path in self.root.iterdir() if path.name not in OWN and path.name[0] != ".")
+        if others:
+            more = ", ..." if len(others) > 3 else ""
+            raise StoreError(
+                f"store = {self.root}: is no store, and holds other things ({', '.join(others[:3])}{more}). Remedy: choose a "
+                f"folder of its own, as store={self.root / 'runs'}"
+            )
+
+    def warn_if_nowhere(self) -> None:
+        if not self.root.exists():
+            self.warn(f"store = {self.root}: there is no such folder, so it holds no runs")
 
     # --- runs -------------------------------------------------------------------------------------------------------
 
@@ -145,8 +164,13 @@ class Store:
         except (Missing, Damaged):
             return None
 
+    def keys(self) -> list[str]:
+        """Of every run that is there, intact or not, in order."""
+        return [run.key for run in self._runs()]
+
     def runs(self) -> pd.DataFrame:
         """One row a run: `RUN_COLUMNS`, then the record's other scalars. Damaged runs are named and left out."""
+        self.warn_if_nowhere()
         rows: list[dict[str, Any]] = []
         for run in self._runs():
             with self._left_out_if_damaged(f"run {run.key}"):
