@@ -18,14 +18,14 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
+from noise_reg.cli.reproduce import network_facts, run_provenance
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
-from noise_reg.evaluate.calibration import binned, predictions
+from noise_reg.evaluations.calibration import binned, predictions
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.precision import arithmetic
-from noise_reg.reproduce import network_facts, run_provenance
 from noise_reg.spec import RunSpec, SpecError, smoothing
 
 

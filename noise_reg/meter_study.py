@@ -20,13 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
+from noise_reg.cli.reproduce import run_provenance
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.nn import StackedModel
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.prepare import TrainingData
-from noise_reg.reproduce import run_provenance
 from noise_reg.spec import SpecError
 from noise_reg.theory.meters import Meter
 from noise_reg.train import Stack, new_stack, run_epoch

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
+from noise_reg.cli.reproduce import outcome, run_provenance
 from noise_reg.config import Job, read_evaluations, read_job, read_runtime, read_study
 from noise_reg.decimals import shortest
 from noise_reg.estimate import estimate
@@ -21,7 +22,6 @@ from noise_reg.evaluation_spec import EvaluationSpec
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.precision import arithmetic
-from noise_reg.reproduce import outcome, run_provenance
 from noise_reg.spec import CONVOLUTIONAL, RunSpec, SpecError
 from noise_reg.train import Stack, new_stack, run_epoch
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from noise_reg.artefacts import MEASURED
+from noise_reg.cli.reproduce import outcome, run_provenance
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import ValidationSpec
@@ -27,7 +28,6 @@ from noise_reg.nn import Places, StackedModel
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
-from noise_reg.reproduce import outcome, run_provenance
 from noise_reg.spec import SpecError
 
 PLAIN = "none"

@@ -18,11 +18,11 @@ from omegaconf import DictConfig
 
 from noise_reg.artefacts import artefact
 from noise_reg.artefacts.phases import bracket
+from noise_reg.cli.reproduce import collect, network_facts, run_provenance
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
-from noise_reg.reproduce import collect, network_facts, run_provenance
 from noise_reg.spec import SpecError
 from noise_reg.theory.phases import phase_of
 from noise_reg.wanted import Wanted

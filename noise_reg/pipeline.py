@@ -16,8 +16,8 @@ from noise_reg.config import Job, Runtime
 from noise_reg.data import DataError, Dataset, load, resolve_data_dir
 from noise_reg.data_check import REMEDY, DataCheck, content_of, measured_on
 from noise_reg.errors import UserError
-from noise_reg.evaluate import evaluation_precision, measure
 from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec, ValidationSpec
+from noise_reg.evaluations import evaluation_precision, measure
 from noise_reg.memory import check_memory
 from noise_reg.mirror import Mirror
 from noise_reg.nn.export import STANDARDIZER, stacked_model

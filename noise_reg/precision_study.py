@@ -18,12 +18,12 @@ from omegaconf import DictConfig
 
 from noise_reg.artefacts import MEASURED
 from noise_reg.artefacts.markdown import counted
+from noise_reg.cli.reproduce import network_facts, run_provenance
 from noise_reg.config import Job, Runtime, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.pipeline import Pipeline, find_device
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.precision import products
-from noise_reg.reproduce import network_facts, run_provenance
 from noise_reg.spec import PRECISIONS, RunSpec, SpecError
 from noise_reg.store import Store
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noise_reg.evaluate.clean import clean_scores
+from noise_reg.evaluations.clean import clean_scores
 from noise_reg.graph import Repeated
 from noise_reg.losses import correct, mean_loss_and_gradient
 from noise_reg.nn import DTYPES, StackedModel, depth

@@ -24,13 +24,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
+from noise_reg.cli.reproduce import run_provenance
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.errors import UserError
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers.derivatives import representations, weight_gradient_norm
-from noise_reg.reproduce import run_provenance
 from noise_reg.spec import CONVOLUTIONAL, ArchSpec, SpecError
 from noise_reg.theory.weight_noise import Directions, Network
 from noise_reg.train import new_stack, run_epoch

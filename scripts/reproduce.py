@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from noise_reg import entry
-from noise_reg.reproduce import reproduce
+from noise_reg.cli.reproduce import reproduce
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noise_reg.evaluate import adversarial, certificate
-from noise_reg.evaluate.adversarial import attacked_accuracy
-from noise_reg.evaluate.certificate import certify
-from noise_reg.evaluate.clean import clean_scores
 from noise_reg.evaluation_spec import AttackSpec, CertificateSpec
+from noise_reg.evaluations import adversarial, certificate
+from noise_reg.evaluations.adversarial import attacked_accuracy
+from noise_reg.evaluations.certificate import certify
+from noise_reg.evaluations.clean import clean_scores
 from noise_reg.nn import CLEAN, StackedModel
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassCalibrationError
 
-from noise_reg.evaluate import calibration
-from noise_reg.evaluate.calibration import binned, judged, predictions
-from noise_reg.evaluate.clean import clean_scores
+from noise_reg.evaluations import calibration
+from noise_reg.evaluations.calibration import binned, judged, predictions
+from noise_reg.evaluations.clean import clean_scores
 from tests.trained import trained
 
 R, N, K = 3, 500, 10

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from noise_reg import sums
 from noise_reg.data import Dataset
-from noise_reg.evaluate.adversarial import attacked_accuracy
-from noise_reg.evaluate.corruption import corruption_accuracy
-from noise_reg.evaluate.perturbation import perturbed_accuracy
 from noise_reg.evaluation_spec import AttackSpec, CorruptionSpec, PerturbationSpec
+from noise_reg.evaluations.adversarial import attacked_accuracy
+from noise_reg.evaluations.corruption import corruption_accuracy
+from noise_reg.evaluations.perturbation import perturbed_accuracy
 from noise_reg.nn import CLEAN, products
 from noise_reg.precision import arithmetic, low_type
 from noise_reg.prepare import TrainingData, prepare

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noise_reg.evaluate import corruption
-from noise_reg.evaluate.corruption import corruption_accuracy
 from noise_reg.evaluation_spec import CorruptionSpec
+from noise_reg.evaluations import corruption
+from noise_reg.evaluations.corruption import corruption_accuracy
 from noise_reg.nn import CLEAN
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers import TrainingPlaces, corrupt

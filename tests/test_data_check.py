@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noise_reg.cli.reproduce import reproduce
 from noise_reg.config import Job
 from noise_reg.data.known import KNOWN_CONTENT
 from noise_reg.errors import UserError
 from noise_reg.evaluation_spec import ShiftSpec, ValidationSpec
 from noise_reg.pipeline import Pipeline
 from noise_reg.reevaluate import reevaluate
-from noise_reg.reproduce import reproduce
 from noise_reg.store import Store
 from noise_reg.store.run_folder import RunFolder
 from noise_reg.train import Stack

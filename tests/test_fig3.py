@@ -9,8 +9,8 @@ import pytest
 
 from noise_reg.artefacts import REGISTRY, fig3, redraw
 from noise_reg.artefacts.rows import Rows
+from noise_reg.cli.reproduce import reproduce
 from noise_reg.errors import UserError
-from noise_reg.reproduce import reproduce
 from tests.composed import composed
 
 CONTEXT = {"preset": "cpu", "dataset": "fmnist", "below_paper_scale": ""}

@@ -9,7 +9,7 @@ import pytest
 
 from noise_reg.artefacts import REGISTRY, redraw
 from noise_reg.artefacts.rows import read_rows
-from noise_reg.reproduce import reproduce
+from noise_reg.cli.reproduce import reproduce
 from noise_reg.store import Store
 from tests.composed import composed
 from tests.made_rows import CONTEXT, made_rows

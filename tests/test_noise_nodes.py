@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from noise_reg.evaluate.clean import clean_scores
+from noise_reg.evaluations.clean import clean_scores
 from noise_reg.losses import mean_loss
 from noise_reg.nn import CLEAN, StackedModel, depth
 from noise_reg.nn.noise_node import DenseNode, NoiseNode, PixelNode

@@ -9,8 +9,8 @@ from torchvision.transforms.v2 import InterpolationMode  # type: ignore[import-u
 from torchvision.transforms.v2.functional import rotate  # type: ignore[import-untyped]
 
 from noise_reg.config import read_evaluations
-from noise_reg.evaluate.perturbation import occluded, perturbed_accuracy
 from noise_reg.evaluation_spec import PerturbationSpec
+from noise_reg.evaluations.perturbation import occluded, perturbed_accuracy
 from noise_reg.nn import CLEAN
 from noise_reg.spec import SpecError
 from noise_reg.train import new_stack

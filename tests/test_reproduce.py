@@ -14,10 +14,10 @@ import pytest
 
 from noise_reg.artefacts import redraw
 from noise_reg.artefacts.rows import read_rows
+from noise_reg.cli.reproduce import reproduce
 from noise_reg.data import prepared
 from noise_reg.errors import UserError
 from noise_reg.pipeline import Pipeline
-from noise_reg.reproduce import reproduce
 from noise_reg.spec import SpecError
 from noise_reg.store import Store
 from tests.composed import ROOT, composed

@@ -18,9 +18,9 @@ from noise_reg.artefacts.paper import paper_numbers
 from noise_reg.artefacts.rows import Rows, read_rows
 from noise_reg.artefacts.scale import below_paper_scale
 from noise_reg.artefacts.statistics import NOT_JUDGED
+from noise_reg.cli.reproduce import reproduce
 from noise_reg.config import read_study
 from noise_reg.place import Place, study_context
-from noise_reg.reproduce import reproduce
 from noise_reg.wanted import wanted_runs
 from tests.composed import CONF, ROOT, composed
 from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from noise_reg.artefacts import REGISTRY, redraw, table1
 from noise_reg.artefacts.rows import Rows, read_rows
+from noise_reg.cli.reproduce import reproduce
 from noise_reg.data import load, to_field
 from noise_reg.errors import UserError
 from noise_reg.evaluation_spec import ShiftSpec
-from noise_reg.reproduce import reproduce
 from noise_reg.spec import SpecError, parse
 from noise_reg.store import Store
 from tests.composed import composed

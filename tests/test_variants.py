@@ -9,8 +9,8 @@ import pytest
 
 from noise_reg.artefacts import REGISTRY, redraw, variants
 from noise_reg.artefacts.rows import Rows, read_rows
+from noise_reg.cli.reproduce import reproduce
 from noise_reg.errors import UserError
-from noise_reg.reproduce import reproduce
 from noise_reg.wanted import wanted_runs
 from tests.composed import composed
 from tests.made_rows import AS_CLAIMED, CONTEXT, made_rows

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from noise_reg.bench.work import Workload, synchronize
 from noise_reg.errors import UserError
-from noise_reg.evaluate.adversarial import CHUNK, attacked_accuracy
-from noise_reg.evaluate.corruption import corruption_accuracy
 from noise_reg.evaluation_spec import AttackSpec, CorruptionSpec
+from noise_reg.evaluations.adversarial import CHUNK, attacked_accuracy
+from noise_reg.evaluations.corruption import corruption_accuracy
 from noise_reg.nn import CLEAN
 from noise_reg.nn.export import stacked_model
 from noise_reg.precision import arithmetic

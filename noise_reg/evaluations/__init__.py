@@ -7,11 +7,6 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from noise_reg.evaluate.adversarial import attacked_accuracy
-from noise_reg.evaluate.certificate import certify
-from noise_reg.evaluate.clean import clean_scores
-from noise_reg.evaluate.corruption import corruption_accuracy
-from noise_reg.evaluate.perturbation import perturbed_accuracy
 from noise_reg.evaluation_spec import (
     AttackSpec,
     CertificateSpec,
@@ -20,6 +15,11 @@ from noise_reg.evaluation_spec import (
     ShiftSpec,
     ValidationSpec,
 )
+from noise_reg.evaluations.adversarial import attacked_accuracy
+from noise_reg.evaluations.certificate import certify
+from noise_reg.evaluations.clean import clean_scores
+from noise_reg.evaluations.corruption import corruption_accuracy
+from noise_reg.evaluations.perturbation import perturbed_accuracy
 from noise_reg.nn import StackedModel
 from noise_reg.prepare import TrainingData
 

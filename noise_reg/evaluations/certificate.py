@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from noise_reg.data import Standardizer
 from noise_reg.errors import UserError
-from noise_reg.evaluate.adversarial import attacked_accuracy
 from noise_reg.evaluation_spec import CertificateSpec
+from noise_reg.evaluations.adversarial import attacked_accuracy
 from noise_reg.nn import StackedModel
 from noise_reg.precision import denormals
 
