@@ -106,15 +106,18 @@ updates: dict[Hashable, Update] = {}
 
 
 def batched(a: Tensor, b: Tensor) -> Tensor:
-    """The products (R, M, N) of a (R, M, K) and b (R, K, N); of bf16 factors in fp32 (on a CPU by way of bf16)."""
+    """The products (R, M, N) of a (R, M, K) and b (R, K, N), differentiable any number of times; of bf16 factors in fp32 (on a CPU by
+    way of bf16)."""
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        out: Tensor = BatchedProduct.apply(a, b)
+        return out
     if a.is_cuda:
         return torch.bmm(a, b, out_dtype=torch.float32) if a.dtype == torch.bfloat16 else torch.bmm(a, b)
     key = kind(a, b)
     route = products.get(key)
     if route is None:
         route = products[key] = first_exact_product(a, b)
-    out = route(a, b)
-    return out.float() if a.dtype == torch.bfloat16 else out
+    return route(a, b).float() if a.dtype == torch.bfloat16 else route(a, b)
 
 
 def add_batched_(c: Tensor, a: Tensor, b: Tensor, *, betas: Betas, alpha: float) -> None:
@@ -140,13 +143,7 @@ class BatchedProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = ctx.saved_tensors
         of_a, of_b = ctx.needs_input_grad
-        return (product(grad, b.mT) if of_a else None), (product(a.mT, grad) if of_b else None)
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """The products (R, M, N) of a (R, M, K) and b (R, K, N), differentiable."""
-    out: Tensor = BatchedProduct.apply(a, b)
-    return out
+        return (batched(grad, b.mT) if of_a else None), (batched(a.mT, grad) if of_b else None)
 
 
 def kind(a: Tensor, b: Tensor) -> Hashable:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from noise_reg.nn import ACTIVATIONS
-from noise_reg.nn.products import batched, product
+from noise_reg.nn.products import batched
 from noise_reg.sums import total
 
 
@@ -26,7 +26,7 @@ def representations(
     """h_0 = x, h_1, ..., h_{m-1}."""
     h = [x_ABI]
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        h.append(ACTIVATIONS[activation](product(h[-1], weight.mT) + bias[:, None]))
+        h.append(ACTIVATIONS[activation](batched(h[-1], weight.mT) + bias[:, None]))
     return h
 
 
@@ -82,7 +82,7 @@ def hutchinson_norm(
     share (Hutchinson 1990): u passes the first and dearest layer once, not once a sample."""
     D = slopes(activation, h)
     chain = list(weights[: layer or len(weights)])
-    t = product(signs_AVI, chain[0].mT)[:, None]  # (A, 1, V, H)
+    t = batched(signs_AVI, chain[0].mT)[:, None]  # (A, 1, V, H)
     for n, weight in enumerate(chain[1:]):
         t = flat_product(t * D[n][:, :, None], weight.mT)
     t = t * D[layer - 1][:, :, None] if layer else t
@@ -126,7 +126,7 @@ def chain_norm(rows_ABVH: Tensor, weights: Sequence[Tensor], D: Sequence[Tensor]
 
 
 def flat_product(rows_ABVH: Tensor, weight_AHI: Tensor) -> Tensor:
-    return product(rows_ABVH.flatten(1, 2), weight_AHI).unflatten(1, rows_ABVH.shape[1:3])
+    return batched(rows_ABVH.flatten(1, 2), weight_AHI).unflatten(1, rows_ABVH.shape[1:3])
 
 
 class Gram(torch.autograd.Function):
