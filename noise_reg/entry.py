@@ -18,18 +18,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from noise_reg.atomic import at_home
+from noise_reg.compose import CONF, composed
 from noise_reg.errors import UserError
 from noise_reg.faults import explanation, is_of_configuration
 from noise_reg.shape import check_shape
 
 Result = TypeVar("Result")
-CONF = Path(__file__).parent.parent / "conf"
 PATHS = ("store", "data_dir", "results", "out")  # settings in which a leading ~ is the home folder
 INTERRUPTED = (
     "interrupted: finished runs are stored, the others go on from their last checkpoint: run the same command again"
@@ -128,13 +126,8 @@ def check_added() -> None:
 
 def base_config() -> DictConfig:
     """The configuration of this script without any override."""
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose(Path(sys.argv[0]).stem)
-    finally:
-        GlobalHydra.instance().hydra = running
+    with composed(Path(sys.argv[0]).stem) as cfg:
+        return cfg
 
 
 def with_known_keys(message: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from noise_reg.compose import CONF
 from noise_reg.errors import UserError
 from noise_reg.spec import SpecError
 
@@ -22,7 +23,7 @@ UNFINISHED = 75  # exit status: nothing is wrong, call again (EX_TEMPFAIL)
 def paper_scale(cfg: DictConfig) -> int:
     """Runs what `conf/paper_scale.yaml` lists; the exit status, 0 if all are drawn. UserError if some failed."""
     names, minutes = list(cfg.artefacts), cfg.minutes
-    known = sorted(path.stem for path in (ROOT / "conf" / "artefact").glob("*.yaml"))
+    known = sorted(path.stem for path in (CONF / "artefact").glob("*.yaml"))
     wrong = [name for name in names if name not in known]
     if wrong or not names:
         raise SpecError(f"artefacts = {names}: must be a list, each one of {', '.join(known)}")

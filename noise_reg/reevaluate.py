@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from noise_reg.config import Job, read_evaluations, read_runtime
 from noise_reg.errors import UserError
 from noise_reg.evaluation_spec import EvaluationSpec
+from noise_reg.own_model import evaluate_composed, named_model
 from noise_reg.pipeline import Pipeline
 from noise_reg.spec import RunSpec, flatten, parse
 
@@ -18,6 +19,13 @@ from noise_reg.spec import RunSpec, flatten, parse
 def reevaluate(cfg: DictConfig) -> None:
     """Evaluates the completed runs of the store (or those of `runs`) and prints the mean accuracy at each strength over runs
     that differ in their seed alone."""
+    if cfg.model is not None:
+        evaluate_own(cfg)
+        return
+    if cfg.get("dataset") is not None or cfg.name is not None:
+        raise UserError(
+            "dataset, name: only with model=; a stored run is evaluated on the data set that it was trained on"
+        )
     evaluations = read_evaluations(cfg, cfg.evaluations)
     runtime = read_runtime(cfg)
     pipeline = Pipeline(runtime)
@@ -39,6 +47,19 @@ def reevaluate(cfg: DictConfig) -> None:
     if left_out := [*unknown, *unusable]:
         raise UserError(f"{len(left_out)} of the runs asked for were not evaluated: {', '.join(left_out)}")
     print(f"stored in {runtime.store}/ (from Python: Store({runtime.store!r}).evaluations())")
+
+
+def evaluate_own(cfg: DictConfig) -> None:
+    """Evaluates the user's own model `cfg.model`, prints its accuracy at each strength, and stores it under `cfg.name`."""
+    if cfg.runs is not None:
+        raise UserError(f"runs = {cfg.runs}: stored runs and model = {cfg.model} are evaluated by two commands")
+    read_evaluations(cfg, cfg.evaluations)  # a mistake is told before a model is built
+    rows = evaluate_composed(named_model(cfg.model), cfg, str(cfg.model))
+    for name, curve in rows.groupby("evaluation", sort=False):
+        table = (100 * curve.set_index("strength")["accuracy"]).round(1).to_frame().T
+        print(f"{name}: accuracy in % of {cfg.model}\n{table.to_string(index=False)}")
+    if cfg.name is not None:
+        print(f"stored in {cfg.store}/ (from Python: Store({cfg.store!r}).model_evaluations())")
 
 
 def usable_runs(pipeline: Pipeline, keys: Sequence[str]) -> tuple[list[tuple[RunSpec, str]], list[str]]:

@@ -54,14 +54,15 @@ def file_of(path: Path) -> DictConfig | None:
 
 
 def groups_of(written: DictConfig) -> Iterator[tuple[str, bool]]:
-    """The groups that a primary configuration has as mappings, and whether each is optional."""
+    """The groups that a primary configuration has as mappings, and whether each may be left out."""
     for entry in written.get("defaults", []):
         if not isinstance(entry, DictConfig):
             continue
-        for name in map(str, entry):
-            words = name.split()
-            if "override" not in words and "@" not in name:
-                yield words[-1], "optional" in words
+        choices: Any = OmegaConf.to_container(entry, resolve=False)
+        for name, choice in choices.items():
+            words = str(name).split()
+            if "override" not in words and "@" not in str(name):
+                yield words[-1], "optional" in words or choice is None
 
 
 def value_of(cfg: DictConfig, key: str) -> Any:

@@ -6,8 +6,10 @@ And the Makefile, run on a stand-in for Python.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.composed import job
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -183,3 +187,59 @@ def test_reproduce_passes_preset_data_and_device_on(clone: Path) -> None:
     assert make(clone, "reproduce-nj-table", python, "PRESET=smoke", "DATA_DIR=data", "DEVICE=cpu").returncode == 0
     asked = f"scripts/nj.py preset=smoke data_dir={clone / 'data'} device=cpu"
     assert (clone / "log").read_text().splitlines()[-1] == asked
+
+
+# What an installed wheel is tried with: the example of docs/extending.md, then where it ran.
+WHERE_IT_RAN = """
+import pathlib
+print(pathlib.Path(noise_reg.__file__).parent, noise_reg.__version__, noise_reg.run_spec("dataset=digits").key)
+"""
+
+
+def library_example() -> str:
+    text = (ROOT / "docs" / "extending.md").read_text().partition("## As a library")[2]
+    found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the wheel was installed, built from a copy so that nothing is left in the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source, ignored = folder / "source", shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in ("noise_reg", "hydra_plugins", "conf"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder), str(source)], check=True
+    )
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--no-index", "--target", str(folder / "site"), str(wheel)], check=True
+    )
+    return folder / "site"
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_of_conf(installed: Path) -> None:
+    for name, place in (("noise_reg", "noise_reg"), ("hydra_plugins", "hydra_plugins"), ("conf", "noise_reg/conf")):
+        inside = {path.relative_to(ROOT / name) for path in (ROOT / name).rglob("*") if path.is_file()}
+        wanted = {path for path in inside if path.suffix != ".pyc"}
+        assert not [path for path in wanted if not (installed / place / path).is_file()]
+
+
+def test_the_wheel_trains_a_stack_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    code = f"import sys\nsys.path.insert(0, {str(installed)!r})\n{library_example()}{WHERE_IT_RAN}"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "NOISE_REG"))}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path, env=inherited, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    package, version, key = done.stdout.splitlines()[-1].split()
+    assert Path(package) == installed / "noise_reg"
+    assert version == project()["version"]
+    assert key == job("dataset=digits").spec.key
+    assert not (installed / "conf").exists()

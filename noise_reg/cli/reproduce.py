@@ -60,8 +60,9 @@ def certified(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline, kep
     return found
 
 
-def reproduce(cfg: DictConfig) -> None:
-    """Trains what is missing and draws the artefact; with `shard`, trains that share of the stacks and draws nothing."""
+def reproduce(cfg: DictConfig) -> Path | None:
+    """Trains what is missing and draws the artefact, whose folder it returns; with `shard`, trains that share of the stacks and
+    draws nothing."""
     made = artefact(cfg.artefact.name)  # an unknown name fails before any work
     check(cfg)
     wanted = wanted_runs(cfg)
@@ -89,12 +90,13 @@ def reproduce(cfg: DictConfig) -> None:
     seconds = time.perf_counter() - started
     print(f"runs complete after {show_seconds(seconds)} (estimate: {before.range})")
     if cfg.shard is not None:
-        return
+        return None
     context = provenance(cfg, wanted, pipeline) | {"preset": place.preset_in_words}
     context |= {"limits": limits, "seconds": round(seconds, 1), "estimate": before.range}
     rows = collect(pipeline, wanted, kept, made.whole_history)
     out = deliver(made, rows, context, place, lambda folder: show_conversion(pipeline, wanted[0].job, folder))
     pipeline.mirror.update_artefact(out.name, out, load_provenance(out))
+    return out
 
 
 def committed_rows(

@@ -72,6 +72,11 @@ class Standardizer(nn.Module):
         dtype = torch.promote_types(pixels.dtype, torch.float32)
         return ((pixels.to(dtype) - self.mean.to(dtype)) / self.scale.to(dtype)).to(pixels.dtype)
 
+    def undo(self, standardized: Tensor) -> Tensor:
+        """Pixels of standardised images (..., C, H, W): what `forward` takes there, up to rounding."""
+        dtype = torch.promote_types(standardized.dtype, torch.float32)
+        return (standardized.to(dtype) * self.scale.to(dtype) + self.mean.to(dtype)).to(standardized.dtype)
+
     def from_bytes(self, images_u8: Tensor, dtype: torch.dtype) -> Tensor:
         """Levels uint8 (..., C, H, W) -> `dtype`, standardised; rounded to a short `dtype` only at the end."""
         wide = torch.promote_types(dtype, torch.float32)

@@ -20,16 +20,16 @@ from noise_reg.evaluations.certificate import certify
 from noise_reg.evaluations.clean import clean_scores
 from noise_reg.evaluations.corruption import corruption_accuracy
 from noise_reg.evaluations.perturbation import perturbed_accuracy
-from noise_reg.nn import StackedModel
+from noise_reg.nn import Network
 from noise_reg.prepare import TrainingData
 
 Measured = tuple[tuple[float, ...], Tensor]  # strengths, and the accuracy (R, S) of each replica at each
 
 
 def measure(
-    model: StackedModel, data: TrainingData, settings: EvaluationSpec, exported: Callable[[], nn.Module]
+    model: Network, data: TrainingData, settings: EvaluationSpec, exported: Callable[[], nn.Module]
 ) -> dict[str, Measured]:
-    """What `settings.stored` names, of all replicas of a stack at once; a certificate is of the first alone, `exported`."""
+    """What `settings.stored` names, of all replicas of a network at once; a certificate is of the first alone, `exported`."""
     test = (model, data.test_pixels, data.test_y, data.standardizer)
     if isinstance(settings, AttackSpec):
         accuracy_RS, zero_R1, rounded_R1 = attacked_accuracy(*test, settings)

@@ -17,7 +17,7 @@ from torch import Tensor
 from noise_reg.data import Standardizer
 from noise_reg.evaluation_spec import AttackSpec
 from noise_reg.losses import ascent_direction
-from noise_reg.nn import CLEAN, StackedModel
+from noise_reg.nn import CLEAN, Network
 from noise_reg.streams import Purpose, uniform
 
 CHUNK = 1000  # images a forward pass
@@ -44,7 +44,7 @@ class Box:
 
 
 def attacked_accuracy(
-    model: StackedModel, pixels_ND: Tensor, y_N: Tensor, standardizer: Standardizer, settings: AttackSpec
+    model: Network, pixels_ND: Tensor, y_N: Tensor, standardizer: Standardizer, settings: AttackSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Accuracy (R, S) float64 at each delta of `settings.grid`, and the shares (R, 1) of images with a gradient of exactly 0, and
     of those whose gradient lacks at least the true class's part, which rounding took.
@@ -53,7 +53,7 @@ def attacked_accuracy(
     of its iterates is misclassified, and while it projects also at every larger delta, whose ball holds that iterate.
     """
     count = min(settings.images or len(pixels_ND), len(pixels_ND))
-    replicas = len(next(model.parameters()))
+    replicas = model.replicas
     box = Box.of(settings, standardizer, pixels_ND, model.image)
     hits_RS = torch.zeros(replicas, len(settings.grid), dtype=torch.float64, device=pixels_ND.device)
     zero_R, rounded_R = torch.zeros(2, replicas, dtype=torch.float64, device=pixels_ND.device)
@@ -74,13 +74,13 @@ def attacked_accuracy(
     return hits_RS / count, (zero_R / count)[:, None], (rounded_R / count)[:, None]
 
 
-def right(model: StackedModel, x_RBD: Tensor, y_RB: Tensor) -> Tensor:
+def right(model: Network, x_RBD: Tensor, y_RB: Tensor) -> Tensor:
     """(R, B), which images are classified right."""
     with torch.no_grad():
         return model(x_RBD, CLEAN).argmax(2) == y_RB
 
 
-def ascent(model: StackedModel, x_RBD: Tensor, y_RB: Tensor, loss: str) -> tuple[Tensor, Tensor, Tensor]:
+def ascent(model: Network, x_RBD: Tensor, y_RB: Tensor, loss: str) -> tuple[Tensor, Tensor, Tensor]:
     """Which images are classified right (R, B), the sign of each one's gradient of the loss (R, B, D), and whether rounding
     took the true class's part of that by the logits (R, B)."""
     with torch.enable_grad():
@@ -108,7 +108,7 @@ def start(settings: AttackSpec, chunk: int, x_BD: Tensor) -> Tensor | None:
 
 
 def survivors(
-    model: StackedModel,
+    model: Network,
     x_RBD: Tensor,
     y_RB: Tensor,
     right_RB: Tensor,
@@ -137,7 +137,7 @@ def survivors(
 
 
 def withstand(
-    model: StackedModel,
+    model: Network,
     x_RBD: Tensor,
     y_RB: Tensor,
     alive_RB: Tensor,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noise_reg.nn import CLEAN, StackedModel
+from noise_reg.nn import CLEAN, Network
 
 CHUNK = 1000  # samples a forward pass
 
@@ -52,9 +52,9 @@ class Bins:
 
 
 @torch.no_grad()
-def predictions(model: StackedModel, x_ND: Tensor, y_N: Tensor) -> Predictions:
+def predictions(model: Network, x_ND: Tensor, y_N: Tensor) -> Predictions:
     """Of each replica on standardised pixels, every noise off."""
-    replicas = len(next(model.parameters()))
+    replicas = model.replicas
     chunks = []
     for first in range(0, len(x_ND), CHUNK):
         x, y = x_ND[first : first + CHUNK], y_N[first : first + CHUNK]

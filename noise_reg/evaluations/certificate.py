@@ -21,14 +21,14 @@ from noise_reg.data import Standardizer
 from noise_reg.errors import UserError
 from noise_reg.evaluation_spec import CertificateSpec
 from noise_reg.evaluations.adversarial import attacked_accuracy
-from noise_reg.nn import StackedModel
+from noise_reg.nn import Network
 from noise_reg.precision import denormals
 
 Rows = dict[str, tuple[tuple[float, ...], Tensor]]
 
 
 def certify(
-    model: StackedModel,
+    model: Network,
     exported: nn.Module,
     pixels_ND: Tensor,
     y_N: Tensor,

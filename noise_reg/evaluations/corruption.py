@@ -13,7 +13,7 @@ from torch import Tensor
 from noise_reg.data import Standardizer
 from noise_reg.evaluation_spec import CorruptionSpec
 from noise_reg.losses import correct
-from noise_reg.nn import CLEAN, StackedModel
+from noise_reg.nn import CLEAN, Network
 from noise_reg.regularizers import corrupt
 from noise_reg.streams import Purpose, normal
 
@@ -28,7 +28,7 @@ def noise(seed: int, draw: int, chunk: int, count: int, device: torch.device) ->
 
 @torch.no_grad()
 def corruption_accuracy(
-    model: StackedModel, pixels_ND: Tensor, y_N: Tensor, standardizer: Standardizer, settings: CorruptionSpec
+    model: Network, pixels_ND: Tensor, y_N: Tensor, standardizer: Standardizer, settings: CorruptionSpec
 ) -> Tensor:
     """Accuracy (R, S) float64 at each sigma_noise of `settings.grid`, averaged over its noise draws.
 
@@ -36,7 +36,7 @@ def corruption_accuracy(
     and methods are compared on the same corrupted images. Noise is added to the standardised image or to its pixels
     (reading 6).
     """
-    replicas, device = len(next(model.parameters())), pixels_ND.device
+    replicas, device = model.replicas, pixels_ND.device
     hits_SR = torch.zeros(len(settings.grid), replicas, dtype=torch.float64, device=device)
 
     def standardized(pixels_BD: Tensor) -> Tensor:

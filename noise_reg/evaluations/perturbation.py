@@ -11,7 +11,7 @@ from torch import Tensor
 from noise_reg.data import Standardizer
 from noise_reg.evaluation_spec import PerturbationSpec
 from noise_reg.losses import correct
-from noise_reg.nn import CLEAN, StackedModel
+from noise_reg.nn import CLEAN, Network
 from noise_reg.streams import Purpose, uniform
 
 CHUNK = 1000  # images a forward pass
@@ -44,10 +44,10 @@ def perturbed(images: Tensor, strength: float, kind: str, corner_B2: Tensor) -> 
 
 @torch.no_grad()
 def perturbed_accuracy(
-    model: StackedModel, pixels_ND: Tensor, y_N: Tensor, standardizer: Standardizer, settings: PerturbationSpec
+    model: Network, pixels_ND: Tensor, y_N: Tensor, standardizer: Standardizer, settings: PerturbationSpec
 ) -> Tensor:
     """Accuracy (R, S) float64 at each strength of `settings.grid`; all replicas and strengths have the same places."""
-    replicas = len(next(model.parameters()))
+    replicas = model.replicas
     hits_RS = torch.zeros(replicas, len(settings.grid), dtype=torch.float64, device=pixels_ND.device)
     seed = torch.tensor([settings.seed], device=pixels_ND.device)
     for chunk, first in enumerate(range(0, len(pixels_ND), CHUNK)):

@@ -148,6 +148,10 @@ class StackedModel(nn.Module):
         epsilon = places.node(layer)
         return z if epsilon is None else self.nodes[str(layer)](z, epsilon)
 
+    @property
+    def replicas(self) -> int:
+        return len(next(self.parameters()))
+
     def set_precision(self, precision: str) -> None:
         """What the factors of this stack's products are rounded to, see `low_type`."""
         low = low_type(precision, next(self.parameters()).device)

@@ -141,7 +141,7 @@ class RunFolder:
         sealed = seal(document | {"data": data} if data else document)
         path = self.evaluation_path(name)
         with explained(path):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True, parents=True)
             replace_file(path, [sealed])
 
     def evaluation(self, name: str) -> dict[str, Any]:

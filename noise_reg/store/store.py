@@ -3,6 +3,7 @@
 runs/<key>/                    see run_folder.py
 checkpoints/<name>.safetensors of stacks in mid-training
 locks/<key>.lock               held while a process trains that run
+models/<name>/evaluations/      of networks of the user's own, see `write_model_evaluation`
 mirror/<key>.json              what of it Weights & Biases shows, see mirror_state.py
 damaged/<key or name>-<n>/     what was found damaged, with reason.txt
 """
@@ -35,7 +36,16 @@ __all__ = ["EVALUATION_COLUMNS", "RUN_COLUMNS", "Store", "StoreError"]
 RUN_COLUMNS = ["key", "dataset", "arch", "method", "seed", "status", "stopped_by", "epochs"]
 RUN_COLUMNS += ["train_accuracy", "test_accuracy", "seconds"]
 EVALUATION_COLUMNS = ["key", "evaluation", "strength", "accuracy"]
-OWN = {"runs", "checkpoints", "locks", "damaged", "mirror", "wandb", "hydra"}  # what stands in the folder of a store
+OWN = {
+    "runs",
+    "checkpoints",
+    "locks",
+    "damaged",
+    "mirror",
+    "models",
+    "wandb",
+    "hydra",
+}  # what stands in the folder of a store
 KEY = re.compile(r"[0-9a-f]{16}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
@@ -227,6 +237,39 @@ class Store:
                         rows += [(run.key, name, *row) for row in run.evaluation(name)["rows"]]
         return pd.DataFrame(rows, columns=EVALUATION_COLUMNS).astype({"strength": float, "accuracy": float})
 
+    # --- evaluations of models that are not runs ---------------------------------------------------------------------
+
+    def write_model_evaluation(
+        self,
+        name: str,
+        evaluation: str,
+        settings: Mapping[str, Any],
+        rows: Sequence[tuple[float, float]],
+        data: Mapping[str, str],
+    ) -> None:
+        """(strength, accuracy) rows of the user's model `name`, in place of any stored under the evaluation's name. Raises StoreError.
+
+        data: what names the data set it was measured on.
+        """
+        self._model(name).write_evaluation(checked_name(evaluation), settings, rows, data)
+
+    def model_evaluations(self) -> pd.DataFrame:
+        """Like `evaluations`, of the user's own models: `key` is the name they were given. Damaged ones are named and left out."""
+        rows: list[tuple[Any, ...]] = []
+        for model in map(RunFolder, sorted((self.root / "models").glob("[!.]*"))):
+            for name in model.evaluation_names():
+                with self._left_out_if_damaged(f"evaluation {name} of model {model.key}"):
+                    rows += [(model.key, name, *row) for row in model.evaluation(name)["rows"]]
+        return pd.DataFrame(rows, columns=EVALUATION_COLUMNS).astype({"strength": float, "accuracy": float})
+
+    def model_evaluation_data(self, name: str) -> dict[str, dict[str, str]]:
+        """By evaluation, what names the data set that those of the user's model `name` were measured on."""
+        model, found = self._model(name), {}
+        for evaluation in model.evaluation_names():
+            with self._left_out_if_damaged(f"evaluation {evaluation} of model {name}"):
+                found[evaluation] = dict(model.evaluation(evaluation)["data"])
+        return found
+
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, name: str, tensors: Tensors, meta: Mapping[str, Any]) -> None:
@@ -279,6 +322,9 @@ class Store:
 
     def _runs(self) -> list[RunFolder]:
         return [RunFolder(path) for path in sorted((self.root / "runs").glob("[!.]*"))]
+
+    def _model(self, name: str) -> RunFolder:
+        return RunFolder(self.root / "models" / checked_name(name))
 
     def _checkpoint(self, name: str) -> Path:
         return self.root / "checkpoints" / f"{checked_name(name)}.safetensors"
