@@ -22,7 +22,8 @@ from noise_reg.evaluation_spec import (
     ShiftSpec,
     ValidationSpec,
 )
-from noise_reg.spec import RunSpec, SpecError, Strengths, checked, number, one_of, parse
+from noise_reg.plugins import load_plugins
+from noise_reg.spec import DATASETS, RunSpec, SpecError, Strengths, checked, number, one_of, parse
 
 STRENGTHS = tuple(f.name for f in dataclasses.fields(Strengths))
 REGULARIZER_KEYS = {"name", "sigma", "takes_sigma", "default", *STRENGTHS}
@@ -94,6 +95,7 @@ class Job:
 
 def read_job(cfg: DictConfig) -> Job:
     """The checked job of a composed `conf/train.yaml`. Raises SpecError naming field, value and what is allowed."""
+    load_plugins(cfg.get("plugins", []))
     regularizer = read_regularizer(cfg)
     try:
         tree = as_meant(OmegaConf.to_container(cfg, resolve=True))
@@ -107,6 +109,7 @@ def read_job(cfg: DictConfig) -> Job:
         "noise",
         "corruption",
         "objective",
+        "plugins",
     }
     for key in map(str, tree):
         if key not in known:
@@ -115,10 +118,39 @@ def read_job(cfg: DictConfig) -> Job:
     strengths = {name: regularizer[name] for name in STRENGTHS}
     if strengths["jacobian"] == 0 and "jacobian_noise" in by_sigma:
         strengths["jacobian_noise"] = 0.0  # N+J of strength 0 is the plain network, so that a sweep may begin there
-    spec = parse(RunSpec, {**{key: tree.get(key) for key in RUN_KEYS}, "strengths": strengths})
+    plain = {key: tree.get(key) for key in RUN_KEYS}
+    spec = parse(RunSpec, {**plain, "dataset": identified(tree.get("dataset")), "strengths": strengths})
     runtime = read_runtime(cfg)
     corruption = parse(CorruptionSpec, tree["corruption"], "corruption.")
     return Job(spec, method_label(regularizer, spec.strengths, by_sigma), (corruption,), runtime)
+
+
+def identified(dataset: Any) -> Any:
+    """The group `dataset`; of a user's own data its content and number of classes stand where its path stood. Raises UserError."""
+    if not isinstance(dataset, Mapping):
+        return dataset
+    for field in ("content", "classes"):
+        if field in dataset:
+            raise SpecError(f"dataset.{field}: is read off the data and must not be given")
+    name = dataset.get("name")
+    if "path" not in dataset and (name in DATASETS or not isinstance(name, str)):
+        return dataset
+    from noise_reg.data import own  # not at the head: it imports torch, which takes seconds
+
+    if "path" in dataset:
+        path = dataset["path"]
+        if not isinstance(path, str) or not is_path(path):
+            raise SpecError(f"dataset.path = {path!r}: must be the path of an npz archive, as dataset.path=mine.npz")
+        found = own.load_file(path)
+    elif name in own.LOADERS:
+        found = own.load_registered(name)
+    else:
+        known = ", ".join([*DATASETS, *own.LOADERS])
+        raise SpecError(
+            f"dataset.name = {name}: must be one of {known}; images of your own: dataset=npz dataset.path=<file>, or plugins=[<module>]"
+        )
+    named = {field: value for field, value in dataset.items() if field != "path"}
+    return {**named, "content": own.content_of(found), "classes": found.classes}
 
 
 def read_evaluations(cfg: DictConfig, names: Sequence[str]) -> tuple[EvaluationSpec, ...]:

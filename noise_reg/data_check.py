@@ -26,16 +26,18 @@ REMEDY = "Remedy: bring the data of then back (data_dir=...), or choose another 
 
 
 class DataCheck:
-    """Compares what `store` holds with the data sets that `dataset` and `prepared` give. `folder`: where these are searched."""
+    """Compares what `store` holds with the data sets that `dataset` (by name), `dataset_of` and `prepared` (of a run) give. `folder`: where these are searched."""
 
     def __init__(
         self,
         store: Store,
         folder: Path,
         dataset: Callable[[str], Dataset],
+        dataset_of: Callable[[RunSpec], Dataset],
         prepared: Callable[[RunSpec], TrainingData],
     ) -> None:
-        self.store, self.folder, self.dataset, self.prepared = store, folder, dataset, prepared
+        self.store, self.folder = store, folder
+        self.dataset, self.dataset_of, self.prepared = dataset, dataset_of, prepared
         self._passed: set[str] = set()
 
     def check_runs(self, specs: Iterable[RunSpec]) -> None:
@@ -75,9 +77,9 @@ class DataCheck:
         file = str(stored.get("data_file", settings.dataset))
         return f"evaluation {settings.label} measured on {self._both(file, f'content {content[:16]}', now)}"
 
-    def check_checkpoint(self, name: str, meta: Mapping[str, Any], dataset: str) -> None:
-        """Raises UserError if the stack of the checkpoint `name` was begun on other data."""
-        then, now = meta.get("data", {}), content_of(self.dataset(dataset))
+    def check_checkpoint(self, name: str, meta: Mapping[str, Any], spec: RunSpec) -> None:
+        """Raises UserError if the stack of the checkpoint `name`, with runs like `spec`, was begun on other data."""
+        then, now = meta.get("data", {}), content_of(self.dataset_of(spec))
         if then.get("data_sha256") not in (None, now["data_sha256"]):
             path = self.store.root / "checkpoints" / f"{name}.safetensors"
             problem = self._both(then["data_file"], f"content {then['data_sha256'][:16]}", now)
@@ -100,7 +102,7 @@ class DataCheck:
         self, then: Mapping[str, Any], spec: RunSpec, same_moments: Callable[[TrainingData], bool]
     ) -> str | None:
         """Words for data of then and now, which differ, or None. `same_moments` compares those of the training images."""
-        now = content_of(self.dataset(spec.dataset.name))
+        now = content_of(self.dataset_of(spec))
         file = str(then.get("data_file"))
         content = then.get("data_sha256") or KNOWN_CONTENT.get((spec.dataset.name, file))
         if content is not None:

@@ -26,7 +26,7 @@ from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.precision import arithmetic
-from noise_reg.spec import RunSpec, SpecError, smoothing
+from noise_reg.spec import RunSpec, SpecError, number
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def check(plain: dict[str, Any]) -> None:
     if not numbers or epsilons != sorted(set(epsilons)):
         raise SpecError(f"epsilons = {epsilons}: must be a rising list of numbers")
     for epsilon in epsilons:
-        if problem := smoothing(epsilon):
+        if problem := number(0, 1, open_high=True)(epsilon):  # with the run: by its number of classes
             raise SpecError(f"epsilons = {epsilons}: must each be {problem}")
     if len(epsilons) < 2 or epsilons[0] != 0:
         raise SpecError(f"epsilons = {epsilons}: must hold 0 and at least one number above it, to be compared with it")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from noise_reg.config import Job, Runtime
 from noise_reg.data import DataError, Dataset, load, resolve_data_dir
+from noise_reg.data.own import load_content
 from noise_reg.data_check import REMEDY, DataCheck, content_of, measured_on
 from noise_reg.errors import UserError
 from noise_reg.evaluation_spec import CertificateSpec, EvaluationSpec, ShiftSpec, ValidationSpec
@@ -87,21 +88,26 @@ class Pipeline:
         self.mirror = Mirror(TrackingSpec(runtime.wandb, runtime.wandb_project, str(self.store.root)), self.store, say)
         self.datasets: dict[str, Dataset] = {}
         self.prepared: dict[tuple[Any, ...], TrainingData] = {}
-        self.check = DataCheck(self.store, resolve_data_dir(runtime.data_dir), self.dataset, self.data)
+        self.check = DataCheck(self.store, resolve_data_dir(runtime.data_dir), self.dataset, self.dataset_of, self.data)
         self.lost_workers = 0
         self.methods: dict[str, str] = {}  # the method's name of each run met, by key
 
     def data(self, spec: RunSpec) -> TrainingData:
         """The prepared data of `spec`, loaded once."""
         if data_key(spec) not in self.prepared:
-            self.prepared[data_key(spec)] = prepare(self.dataset(spec.dataset.name), spec, self.device)
+            self.prepared[data_key(spec)] = prepare(self.dataset_of(spec), spec, self.device)
         return self.prepared[data_key(spec)]
 
     def dataset(self, name: str) -> Dataset:
-        """The data set `name`, loaded once."""
+        """The data set `name` of ours, loaded once."""
         if name not in self.datasets:
             self.datasets[name] = load(name, self.runtime.data_dir, self.runtime.download)
         return self.datasets[name]
+
+    def dataset_of(self, spec: RunSpec) -> Dataset:
+        """The data set of a run: one of ours, or a user's own."""
+        own = spec.dataset.content
+        return load_content(spec.dataset.name, own) if own else self.dataset(spec.dataset.name)
 
     def data_for(self, spec: RunSpec, settings: EvaluationSpec | None) -> TrainingData:
         """The data of `spec`, with what `settings` tests on."""
@@ -112,7 +118,7 @@ class Pipeline:
             if isinstance(settings, ShiftSpec):
                 found = shifted(self.data(spec), self.dataset(settings.dataset), spec, settings)
             else:
-                found = held_out(self.data(spec), self.dataset(spec.dataset.name), spec)
+                found = held_out(self.data(spec), self.dataset_of(spec), spec)
             self.prepared[key] = found
         return self.prepared[key]
 
@@ -225,7 +231,7 @@ class Pipeline:
         for name, meta in self.store.checkpoints():
             begun = [parse(RunSpec, tree) for tree in meta["specs"]]
             if any(spec.key in wanted for spec in begun):
-                self.check.check_checkpoint(name, meta, begun[0].dataset.name)
+                self.check.check_checkpoint(name, meta, begun[0])
                 stacks.append(begun)
                 for spec in begun:
                     wanted.pop(spec.key, None)
@@ -279,7 +285,7 @@ class Pipeline:
         state = {f"{STATE}{name}": value for name, value in stack.optimizer.state().items()}
         tensors = {key: value.cpu().numpy() for key, value in {**stack.model.state_dict(), **state}.items()}
         meta = {"specs": [dataclasses.asdict(spec) for spec in stack.specs], "epoch": stack.epoch}
-        meta["data"] = content_of(self.dataset(stack.specs[0].dataset.name))
+        meta["data"] = content_of(self.dataset_of(stack.specs[0]))
         meta["methods"] = {spec.key: self.methods[spec.key] for spec in stack.specs}
         meta |= {"histories": stack.histories, "seconds": stack.seconds, "layers": [int(n) for n in stack.model.nodes]}
         self.store.save_checkpoint(name, tensors, meta)
@@ -291,7 +297,7 @@ class Pipeline:
             begun = [parse(RunSpec, tree) for tree in meta["specs"]]
             if not wanted <= {spec.key for spec in begun}:
                 continue
-            self.check.check_checkpoint(name, meta, begun[0].dataset.name)
+            self.check.check_checkpoint(name, meta, begun[0])
             loaded = self.store.load_checkpoint(name)
             if loaded is None:
                 continue
@@ -363,10 +369,12 @@ class Pipeline:
         try:
             problems = [self.check.of_run(job.spec)]
             problems += [self.check.of_evaluation(job.spec.key, s) for s in job.evaluations if s not in lacks]
-        except DataError:
-            if lacks:
-                raise
-            return None  # nothing is measured: what is stored can be shown without the data
+        except DataError as error:
+            if not lacks:
+                return None  # nothing is measured: what is stored can be shown without the data
+            if job.spec.dataset.content:
+                return str(error)  # a user's own data, not given this time: the other runs go on
+            raise
         return next((f"{problem}. {REMEDY}" for problem in problems if problem), None)
 
     def evaluate_stack(self, specs: Sequence[RunSpec], settings: EvaluationSpec) -> None:

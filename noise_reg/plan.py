@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, groupby, pairwise
 from typing import Any
@@ -14,14 +15,10 @@ STACK_BYTES = {"cpu": 8 << 20, "cuda": 4 << 30}
 
 
 def weight_count(arch: ArchSpec, image: tuple[int, int, int], classes: int) -> int:
-    channels, height, width = image
-    count = 0
-    for convolution in arch.convolutions:
-        filters, down = convolution.filters, 2 if convolution.pooled else 1
-        count += filters * channels * arch.kernel**2
-        lost = 0 if arch.padding == "same" else arch.kernel - 1
-        channels, height, width = filters, (height - lost) // down, (width - lost) // down
-    sizes = [channels * height * width, *arch.widths, classes]
+    """Of one run, without biases. Raises SpecError where the convolutions leave nothing of the images (C, H, W)."""
+    shapes = arch.shapes(image)
+    count = sum(inside[0] * after[0] * arch.kernel**2 for inside, after in pairwise(shapes))
+    sizes = [math.prod(shapes[-1]), *arch.widths, classes]
     return count + sum(i * o for i, o in pairwise(sizes))
 
 

@@ -9,16 +9,19 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from noise_reg.config import Job, read_evaluations, read_runtime
+from noise_reg.data.own import load_file
 from noise_reg.errors import UserError
 from noise_reg.evaluation_spec import EvaluationSpec
 from noise_reg.own_model import evaluate_composed, named_model
 from noise_reg.pipeline import Pipeline
+from noise_reg.plugins import load_plugins
 from noise_reg.spec import RunSpec, flatten, parse
 
 
 def reevaluate(cfg: DictConfig) -> None:
     """Evaluates the completed runs of the store (or those of `runs`) and prints the mean accuracy at each strength over runs
     that differ in their seed alone."""
+    load_plugins(cfg.plugins)
     if cfg.model is not None:
         evaluate_own(cfg)
         return
@@ -26,6 +29,10 @@ def reevaluate(cfg: DictConfig) -> None:
         raise UserError(
             "dataset, name: only with model=; a stored run is evaluated on the data set that it was trained on"
         )
+    if isinstance(cfg.data_files, str) or not all(isinstance(file, str) for file in cfg.data_files):
+        raise UserError(f"data_files = {cfg.data_files}: must be a list of npz archives, as data_files=[mine.npz]")
+    for file in cfg.data_files:
+        load_file(file)
     evaluations = read_evaluations(cfg, cfg.evaluations)
     runtime = read_runtime(cfg)
     pipeline = Pipeline(runtime)

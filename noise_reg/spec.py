@@ -11,14 +11,16 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from noise_reg.errors import UserError
 
-DATASETS = ("fmnist", "mnist", "mnist_binary", "usps", "cifar10", "digits")
-CLASSES = 10  # of every one
+DATASETS = {"fmnist": 10, "mnist": 10, "mnist_binary": 10, "usps": 10, "cifar10": 10, "digits": 10}  # classes of each
+CONTENT = re.compile(r"[0-9a-f]{16}")  # what names a user's own data set
+OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 ARCHS = ("fc", "tanh_mlp", "linear", "cnn", "vgg")
 ACTIVATIONS = {"tanh_mlp": "tanh", "linear": "identity"}  # of hidden dense layers; of all others it is ReLU
 CONVOLUTIONAL = ("cnn", "vgg")
@@ -32,6 +34,8 @@ MAX_WHOLE = 2**53  # what a number in JSON and a double hold exactly
 # Fields that joined the schema after runs had been stored, with the value those runs had: a run with that value keeps its key.
 ADDED_LATER: dict[str, Any] = {
     "dataset.test_images": 0,
+    "dataset.content": "",
+    "dataset.classes": 10,
     "arch.dropouts": (),
     "arch.conv_decay": 0.0,
     "optimizer.rho": 0.0,
@@ -104,10 +108,10 @@ def each(check: Check, *, at_least: int = 0, once: bool = False) -> Check:
     return check_all
 
 
-def smoothing(value: float) -> str | None:
+def smoothing(value: float, classes: int) -> str | None:
     """Of label smoothing: below the epsilon at which the true class' target is no larger than the others'."""
-    problem = number(0, (CLASSES - 1) / CLASSES, open_high=True)(value)
-    return problem and f"{problem}, where the true class keeps the largest target"
+    problem = number(0, (classes - 1) / classes, open_high=True)(value)
+    return problem and f"{problem}, where the true class keeps the largest target of {classes}"
 
 
 def checked(check: Check) -> Any:
@@ -116,9 +120,26 @@ def checked(check: Check) -> Any:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    name: str = checked(one_of(*DATASETS))
+    """A data set of ours, named by `name`, or a user's own, named by its `content`; there `name` is but a label.
+
+    content: 16 hexadecimal digits of the SHA-256 of its pixels and labels; '' for ours. classes: how many there are.
+    """
+
+    name: str = checked(lambda name: None if OWN_NAME.fullmatch(name) else "a name of letters, digits and . _ + -")
     split_seed: int = checked(number(0, MAX_SEED))  # of the training/validation split
     test_images: int = checked(number(0))  # a run is tested on so many images of each set, the first; 0 means all
+    content: str = checked(lambda text: None if not text or CONTENT.fullmatch(text) else "16 hexadecimal digits")
+    classes: int = checked(number(2))
+
+    def __post_init__(self) -> None:
+        if self.name not in DATASETS and not self.content:
+            raise SpecError(f"dataset.name = {self.name}: must be one of {', '.join(DATASETS)}")
+        if self.name in DATASETS and self.content:
+            raise SpecError(f"dataset.name = {self.name}: is a data set of noise_reg; your own needs another name")
+        if self.classes != DATASETS.get(self.name, self.classes):
+            raise SpecError(
+                f"dataset.classes = {self.classes}: must be {DATASETS[self.name]}, as many as {self.name} has"
+            )
 
 
 @dataclass(frozen=True)
@@ -156,6 +177,19 @@ class ArchSpec:
         pairs = zip(self.filters, self.dropouts, strict=True)
         return tuple(c for f, p in pairs for c in (Convolution(f, False, 0.0), Convolution(f, True, p)))
 
+    def shapes(self, image: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+        """(C, H, W) that enters each convolution, then what leaves the last. Raises SpecError where nothing is left of the images."""
+        shapes, lost = [image], 0 if self.padding == "same" else self.kernel - 1
+        for convolution in self.convolutions:
+            down, (_, height, width) = 2 if convolution.pooled else 1, shapes[-1]
+            shapes.append((convolution.filters, (height - lost) // down, (width - lost) // down))
+            if min(shapes[-1]) < 1:
+                raise SpecError(
+                    f"arch.filters = {list(self.filters)}: too many blocks for images of {image[1]} x {image[2]} pixels, of which "
+                    f"convolution {len(shapes) - 1} leaves nothing (arch.kernel = {self.kernel}, arch.padding = {self.padding})"
+                )
+        return shapes
+
     def __post_init__(self) -> None:
         convolutional, vgg = self.name in CONVOLUTIONAL, self.name == "vgg"
         for field_name, value, right, wanted, must, otherwise in (
@@ -192,7 +226,7 @@ class Strengths:
     jacobian_noise: float = checked(number(0))
     weight_noise: float = checked(number(0))
     weight_penalty: float = checked(number(0))
-    label_smoothing: float = checked(smoothing)
+    label_smoothing: float = checked(number(0, 1, open_high=True))
 
 
 @dataclass(frozen=True)
@@ -291,6 +325,8 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         arch, strengths, reading = self.arch, self.strengths, self.reading
+        if problem := smoothing(strengths.label_smoothing, self.dataset.classes):
+            raise SpecError(f"regularizer.label_smoothing = {strengths.label_smoothing}: must be {problem}")
         dense = ", ".join(name for name in ARCHS if name not in CONVOLUTIONAL)
         for name in ("jacobian", "weight_penalty"):
             if getattr(strengths, name) > 0 and arch.name in CONVOLUTIONAL:
@@ -317,6 +353,8 @@ class RunSpec:
     def key(self) -> str:
         """16 hexadecimal digits that name this run: a hash of every field that changes its numbers."""
         idle = self.idle()
+        if self.dataset.content:
+            idle = (*idle, "dataset.name")  # the content says which data these are, whatever they are called
         flat = flatten(dataclasses.asdict(self))
         return digest({n: v for n, v in flat.items() if not is_neutral(n, v) and not n.startswith(idle)})
 

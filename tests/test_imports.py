@@ -15,7 +15,7 @@ from tests.composed import ROOT
 LAYERS = [
     ["errors", "sums", "decimals"],
     ["faults", "sweep_folder"],
-    ["workers", "checkout", "graph", "precision"],
+    ["workers", "checkout", "graph", "precision", "plugins"],
     ["spec"],
     ["streams", "data", "atomic", "theory", "evaluation_spec", "shape"],
     ["nn", "artefacts", "losses"],

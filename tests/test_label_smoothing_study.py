@@ -175,8 +175,8 @@ def test_it_is_made_from_its_configuration_and_goes_on_from_the_store(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("epsilons=[0,1.0]", r"epsilons = \[0, 1\.0\]: must each be a number in \[0, 0\.9\)"),
-        ("epsilons=[-0.1,0]", r"epsilons = \[-0\.1, 0\]: must each be a number in \[0, 0\.9\)"),
+        ("epsilons=[0,1.0]", r"epsilons = \[0, 1\.0\]: must each be a number in \[0, 1\)"),
+        ("epsilons=[-0.1,0]", r"epsilons = \[-0\.1, 0\]: must each be a number in \[0, 1\)"),
         ("epsilons=[0,a]", r"epsilons = \[0, 'a'\]: must be a rising list"),
         ("epsilons=[0,0.1,0.1]", r"epsilons = \[0, 0\.1, 0\.1\]: must be a rising list"),
         ("epsilons=[0.1,0.2]", r"epsilons = \[0\.1, 0\.2\]: must hold 0 and at least one number above it"),

@@ -18,7 +18,7 @@ from noise_reg.artefacts.claims import BEST, PAPER_DATASET, Lines, greater, judg
 from noise_reg.artefacts.curves import SPREADS, Panel, Words, accuracy_figure
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
-from noise_reg.artefacts.lines import SAME_STRENGTH, Line, archs, lines, of_arch
+from noise_reg.artefacts.lines import SAME_STRENGTH, Line, archs, classes_of, lines, of_arch
 from noise_reg.artefacts.methods import arch_name, dataset_name
 from noise_reg.artefacts.rows import Rows
 from noise_reg.artefacts.tables import accuracy_table, as_csv, claim_block, claims_table, fates, panel_title, spread_of
@@ -185,7 +185,7 @@ def certificate_blocks(
     body = []
     for line in (line for line in found if line.arch in {one.arch for one in certified}):
         rows = [
-            [str(one.seed), *certificate_cells(one.values)]
+            [str(one.seed), *certificate_cells(one.values, 1 / classes_of(line.runs))]
             for one in certified
             if (one.arch, one.label) == (line.arch, line.label)
         ]
@@ -210,7 +210,11 @@ def certificate_blocks(
         "certificate",
     ]
     words = f"One replica a method, the first {count} test images, accuracy in % at δ = {delta} (FGSM and PGD: and at {large})."
-    return ["## Certificate", f"{words} {CERTIFICATE_RULE}", markdown.table(header, body)]
+    return [
+        "## Certificate",
+        f"{words} {CERTIFICATE_RULE.format(chance=100 / classes_of(found[0].runs))}",
+        markdown.table(header, body),
+    ]
 
 
 def certificates(rows: Rows) -> list[Certificate]:
@@ -252,14 +256,14 @@ def is_masked(values: Mapping[tuple[str, float], float], delta: float) -> bool:
 
 CERTIFICATE_RULE = (
     "It holds if: δ = 0 gives the clean accuracy of the exported network exactly; FGSM equals foolbox's within 10⁻⁶; PGD is no "
-    "higher than FGSM; at the large δ PGD's accuracy is at most chance (10 %). *Masked* where AutoAttack is more than 5 points "
+    "higher than FGSM; at the large δ PGD's accuracy is at most chance ({chance:.0f} %). *Masked* where AutoAttack is more than 5 points "
     "below PGD: accuracy under PGD is then not robustness."
 )
 MASKED_BY = 0.05
 
 
-def certificate_cells(values: Mapping[tuple[str, float], float]) -> list[str]:
-    """The numbers of one replica and what they certify. Keys: library and delta."""
+def certificate_cells(values: Mapping[tuple[str, float], float], chance: float) -> list[str]:
+    """The numbers of one replica and what they certify. Keys: library and delta. chance: as a fraction."""
     delta, large = certified_at(values)
     names = [
         ("clean", 0.0),
@@ -274,7 +278,7 @@ def certificate_cells(values: Mapping[tuple[str, float], float]) -> list[str]:
         faults.append(f"FGSM {100 * apart:.2g} points from foolbox's")
     if any(values["pgd", d] > values["fgsm", d] for d in (delta, large)):
         faults.append("PGD above FGSM")
-    if values["pgd", large] > 0.1:
+    if values["pgd", large] > chance:
         faults.append("above chance at the large δ")
     if is_masked(values, delta):
         faults.append("masked")

@@ -15,11 +15,10 @@ from noise_reg.artefacts.methods import ARCHS, METHODS, label, rank
 from noise_reg.artefacts.rows import Rows
 from noise_reg.artefacts.statistics import Summary, summarise
 from noise_reg.errors import UserError
-from noise_reg.spec import CLASSES
+from noise_reg.spec import ADDED_LATER
 
 SAME_STRENGTH = 1e-6
 STUCK = 0.1  # a completed run whose last training accuracy is less than this above chance never learned
-AT_CHANCE = f"At chance: the last training accuracy lies below {100 * (1 / CLASSES + STUCK):.0f} %."
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +56,15 @@ class Line:
         return self.with_status("diverged", finite=False)
 
     @property
+    def near_chance(self) -> float:
+        """The training accuracy (a fraction) below which a run never learned."""
+        return 1 / classes_of(self.runs) + STUCK
+
+    @property
     def stuck(self) -> set[int]:
         """Seeds of completed runs that never left chance. They count in every mean of a table and in every verdict; a
         figure's line is drawn without them, for the mean of a bimodal sample is nowhere near any run."""
-        at_chance = (self.runs["status"] == "completed") & (self.runs["train_accuracy"] < 1 / CLASSES + STUCK)
+        at_chance = (self.runs["status"] == "completed") & (self.runs["train_accuracy"] < self.near_chance)
         return {int(seed) for seed in self.runs.loc[at_chance, "seed"]}
 
     @property
@@ -103,6 +107,20 @@ class Line:
             return {}
         means = self.curve[columns].mean(axis="columns", skipna=False).dropna()
         return {int(seed): float(value) for seed, value in means.items()}  # type: ignore[call-overload]
+
+
+def classes_of(runs: pd.DataFrame) -> int:
+    """How many classes the data of these runs have. Rows of earlier versions do not say it."""
+    usual = ADDED_LATER["dataset.classes"]
+    if "classes" not in runs:
+        return int(usual)
+    return int(pd.to_numeric(runs["classes"], errors="coerce").fillna(usual).iloc[0])
+
+
+def what_chance_is(found: Sequence[Line]) -> str:
+    """The note under a table or figure in which a run is at chance; '' where none is."""
+    limits = [round(100 * line.near_chance) for line in found if line.stuck]
+    return f"At chance: the last training accuracy lies below {span(limits)} %." if limits else ""
 
 
 def lines(rows: Rows, evaluation: str = "corruption") -> list[Line]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.curves import SPREADS, half_band
-from noise_reg.artefacts.lines import AT_CHANCE, Line, span
+from noise_reg.artefacts.lines import Line, span, what_chance_is
 from noise_reg.artefacts.methods import arch_name
 from noise_reg.artefacts.statistics import Summary
 from noise_reg.artefacts.verdicts import Verdict, interval_text, size_text
@@ -45,7 +45,7 @@ def fates(found: Sequence[Line]) -> list[str]:
     limit = 80 * len({line.arch for line in found})  # characters under a panel
     notes = [f"{arch}, {', '.join(labels)}: {words}." for (arch, words), labels in alike.items()]
     wrapped = [row for note in notes for row in textwrap.wrap(note, limit)]
-    return [*wrapped, *([AT_CHANCE] if any(line.stuck for line in found) else [])]
+    return [*wrapped, *filter(None, [what_chance_is(found)])]
 
 
 def drawn_without(line: Line) -> str:
@@ -77,7 +77,7 @@ def accuracy_table(of: Sequence[Line], spread: str, symbol: str) -> str:
         if (learned := line.learned()) is not line:
             words = f"{line.label}, without those at chance"
             body.append([words, str(len(learned.finite)), learned.account() or "–", *cells(learned, sigmas, spread)])
-    return markdown.table(header, body) + (f"\n\n{AT_CHANCE}" if any(line.stuck for line in of) else "")
+    return "\n\n".join(filter(None, [markdown.table(header, body), what_chance_is(of)]))
 
 
 def cells(line: Line, sigmas: Sequence[float], spread: str) -> list[str]:

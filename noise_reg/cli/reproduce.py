@@ -46,8 +46,7 @@ def certified(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline, kep
         if w.job.spec.key in kept:
             continue
         record = pipeline.store.read_record(w.job.spec.key)
-        classes = pipeline.data(w.job.spec).classes
-        if record["status"] == "completed" and record["train_accuracy"] > 1 / classes + STUCK:
+        if record["status"] == "completed" and record["train_accuracy"] > 1 / w.job.spec.dataset.classes + STUCK:
             chosen.setdefault((w.panel, w.job.method, w.reading), n)
     found, left = list(wanted), {panel: certified_lines(cfg, panel) for panel in panels}
     for n in chosen.values():
@@ -188,6 +187,7 @@ def collect(pipeline: Pipeline, wanted: Sequence[Wanted], kept: Rows | None, who
         row = {
             "key": key,
             "dataset": spec.dataset.name,
+            "classes": spec.dataset.classes,
             "arch": spec.arch.name,
             "method": method[key],
             "seed": spec.seed,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from noise_reg.errors import UserError
-from noise_reg.spec import CLASSES
+from noise_reg.spec import DATASETS
 
 PARTS = ("train", "test")
 IMAGE_SHAPES = {  # (C, H, W)
@@ -67,15 +67,22 @@ def build(name: str, arrays: Mapping[str, NDArray[Any]], where: str, provenance:
 
     `where` names the file or files in messages. Raises DataError where shape, type, count or label range is not right.
     """
-    tensors = {}
     for part in PARTS:
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         check_images(images, IMAGE_SHAPES[name], f"{where}: {part}_images")
-        check_labels(labels, len(images), f"{where}: {part}_labels")
+        check_labels(labels, len(images), DATASETS[name], f"{where}: {part}_labels")
+    return as_dataset(name, arrays, DATASETS[name], provenance)
+
+
+def as_dataset(name: str, arrays: Mapping[str, NDArray[Any]], classes: int, provenance: dict[str, Any]) -> Dataset:
+    """The Dataset of four arrays that were checked."""
+    tensors = {}
+    for part in PARTS:
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         images_NCHW = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         tensors[f"{part}_images"] = torch.from_numpy(np.ascontiguousarray(images_NCHW))
         tensors[f"{part}_labels"] = torch.from_numpy(labels.astype(np.int64))
-    return Dataset(name=name, classes=CLASSES, provenance=provenance, **tensors)
+    return Dataset(name=name, classes=classes, provenance=provenance, **tensors)
 
 
 def check_images(images: NDArray[Any], shape_CHW: tuple[int, int, int], what: str) -> None:
@@ -89,13 +96,13 @@ def check_images(images: NDArray[Any], shape_CHW: tuple[int, int, int], what: st
         raise DataError(f"{what} is empty, expected at least one image")
 
 
-def check_labels(labels: NDArray[Any], images: int, what: str) -> None:
+def check_labels(labels: NDArray[Any], images: int, classes: int, what: str) -> None:
     if labels.dtype.kind not in "iu":
         raise DataError(f"{what} has dtype {labels.dtype}, expected whole numbers")
     if labels.shape != (images,):
         raise DataError(f"{what} has shape {labels.shape}, expected ({images},), one label an image")
-    if labels.min() < 0 or labels.max() >= CLASSES:
-        raise DataError(f"{what} holds labels {labels.min()}..{labels.max()}, expected 0..{CLASSES - 1}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataError(f"{what} holds labels {labels.min()}..{labels.max()}, expected 0..{classes - 1}")
 
 
 def part_sha256(images_u8: Tensor, labels: Tensor) -> str:

@@ -24,15 +24,14 @@ UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.
 
 def load_npz(name: str, path: Path) -> Dataset:
     """The data set `name` from the archive at `path`; DataError if it is not usable, or has a known name and other contents."""
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}. Make it readable. {remedy(name)}") from error
     known = KNOWN_CONTENT.get((name, path.name))
     note = "the prepared file of this content" if known else "no content is known for this file"
     try:
-        dataset = build(name, read_arrays(path), str(path), {"source": "npz", "file": path.name, "note": note})
+        arrays = read_arrays(path)
+        for part in PARTS:  # the images' type is checked for every source alike
+            if (labels := arrays[f"{part}_labels"]).dtype != np.uint8:
+                raise DataError(f"{path}: {part}_labels has dtype {labels.dtype}, expected uint8")
+        dataset = build(name, arrays, str(path), {"source": "npz", "file": path.name, "note": note})
     except DataError as error:
         raise DataError(f"{error}. {remedy(name)}") from error
     if known not in (None, dataset.sha256):
@@ -41,7 +40,14 @@ def load_npz(name: str, path: Path) -> Dataset:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The archive's four arrays; DataError if it cannot be read, one is missing, or labels are not uint8."""
+    """The archive's four arrays; DataError if it cannot be read, one is missing or holds Python objects."""
+    try:
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: no path has that name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read: {reason}. Make it readable") from error
+    name = "its list of arrays"
     try:
         if not zipfile.is_zipfile(path):
             raise DataError(f"{path}: expected an npz (zip) archive, found a truncated one or another kind of file")
@@ -50,14 +56,13 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if missing:
                 found = ", ".join(archive.files) or "nothing"
                 raise DataError(f"{path}: {', '.join(missing)} missing, expected {', '.join(ARRAYS)}, found {found}")
-            arrays = {name: archive[name] for name in ARRAYS}
+            arrays = {}
+            for name in ARRAYS:
+                arrays[name] = np.asarray(archive[name])
     except UNREADABLE as error:
         raise DataError(
-            f"{path}: expected an npz archive of plain arrays, found one that cannot be read: {error}"
+            f"{path}: expected an npz archive of plain arrays, found one whose {name} cannot be read: {error}"
         ) from error
-    for name in (f"{part}_labels" for part in PARTS):  # the images' type is checked for every source alike
-        if arrays[name].dtype != np.uint8:
-            raise DataError(f"{path}: {name} has dtype {arrays[name].dtype}, expected uint8")
     return arrays
 
 

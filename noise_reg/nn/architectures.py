@@ -20,7 +20,7 @@ from noise_reg.nn.linear import StackedLinear
 from noise_reg.nn.noise_node import DenseNode, PixelNode
 from noise_reg.nn.places import CLEAN, Places
 from noise_reg.precision import low_type
-from noise_reg.spec import ArchSpec, ReadingSpec, SpecError
+from noise_reg.spec import ArchSpec, ReadingSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "identity": lambda z: z}
 # of weights; bf16 and tf32 are for products only
@@ -52,13 +52,13 @@ class StackedModel(nn.Module):
         self.blocks = len(self.kinds)
         self.convolutions, self.norms, self.layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.nodes = nn.ModuleDict()
-        shape = image
-        for layer in range(self.blocks):
+        shapes = arch.shapes(image)
+        for layer, shape in enumerate(shapes[:-1]):
             if layer in node_layers:
                 fan_in = torch.Size(shape).numel()  # d_NI: the pixels of the representation
                 self.nodes[str(layer)] = PixelNode(seeds_R, shape, fan_in=fan_in, lane=layer, dtype=dtype)
-            shape = self.add_block(layer, arch, reading, shape, seeds_R, dtype)
-        sizes = [torch.Size(shape).numel(), *arch.widths, classes]
+            self.add_block(layer, arch, reading, shape, seeds_R, dtype)
+        sizes = [torch.Size(shapes[-1]).numel(), *arch.widths, classes]
         for layer, (inputs, outputs) in enumerate(pairwise(sizes), start=self.blocks):
             self.layers.append(StackedLinear(seeds_R, inputs, outputs, lane=layer, dtype=dtype))
             if layer in node_layers:  # the node is one more input of its layer, hence d_NI = inputs + 1
@@ -72,11 +72,9 @@ class StackedModel(nn.Module):
         shape: tuple[int, int, int],
         seeds_R: Tensor,
         dtype: torch.dtype,
-    ) -> tuple[int, int, int]:
-        """One convolution and its batch norm; the shape (C, H, W) that leaves its pooling."""
-        channels, height, width = shape
-        chosen, lost = self.kinds[layer], 0 if arch.padding == "same" else arch.kernel - 1
-        filters, down = chosen.filters, 2 if chosen.pooled else 1
+    ) -> None:
+        """One convolution of images `shape` (C, H, W), and its batch norm."""
+        channels, filters = shape[0], self.kinds[layer].filters
         fan_in = channels * arch.kernel**2 if reading.conv_fan_in == "patch" else channels
         self.convolutions.append(
             StackedConv2d(
@@ -86,12 +84,6 @@ class StackedModel(nn.Module):
         self.norms.append(
             StackedBatchNorm(len(seeds_R), filters, reading.batch_norm, dtype=dtype, device=seeds_R.device)
         )
-        after = (filters, (height - lost) // down, (width - lost) // down)
-        if min(after) < 1:
-            raise SpecError(
-                f"arch.filters = {list(arch.filters)}: too many blocks for images of {self.image[1:]} pixels"
-            )
-        return after
 
     def forward(self, x_RBD: Tensor, places: Places) -> Tensor:
         """Logits (R, B, K) of standardised pixels (R, B, D), with the noise that `places` brings in."""

@@ -21,6 +21,7 @@ import pandas as pd
 import safetensors.numpy
 
 from noise_reg.atomic import Chunks, explained, replace_file, sync_folder, write_file
+from noise_reg.spec import ADDED_LATER
 from noise_reg.store.sealed import (
     Damaged,
     Missing,
@@ -44,6 +45,7 @@ def describe(key: str, spec: Mapping[str, Any], record: Mapping[str, Any]) -> di
     """A run as a row: what names it and the scalars of its record. Raises ValueError if it lacks what every row needs."""
     try:
         named = {"key": key, "dataset": spec["dataset"]["name"], "arch": spec["arch"]["name"], "seed": spec["seed"]}
+        named["classes"] = spec["dataset"].get("classes", ADDED_LATER["dataset.classes"])
         status = record["status"]
     except KeyError as error:
         raise ValueError(f"run {key}: its spec or record lacks {error}") from error

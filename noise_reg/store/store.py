@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["EVALUATION_COLUMNS", "RUN_COLUMNS", "Store", "StoreError"]
 
 RUN_COLUMNS = ["key", "dataset", "arch", "method", "seed", "status", "stopped_by", "epochs"]
-RUN_COLUMNS += ["train_accuracy", "test_accuracy", "seconds"]
+RUN_COLUMNS += ["train_accuracy", "test_accuracy", "seconds", "classes"]
 EVALUATION_COLUMNS = ["key", "evaluation", "strength", "accuracy"]
 OWN = {
     "runs",
