@@ -185,7 +185,7 @@ def test_runs_has_the_columns_of_the_contract_and_then_the_records_other_scalars
     store.write_run(OTHER, SPEC, HISTORY, WEIGHTS, {**RECORD, "batch_size": 64, "norms": [1.0]})
     runs = store.runs()
     assert list(runs.columns) == [*RUN_COLUMNS, "batch_size"] and list(runs.key) == [KEY, OTHER]
-    named = {"key": KEY, "dataset": "digits", "arch": "fc", "seed": 3}
+    named = {"key": KEY, "dataset": "digits", "arch": "fc", "seed": 3, "classes": 10}
     assert runs.iloc[0][RUN_COLUMNS].to_dict() == {**RECORD, **named}
 
 
