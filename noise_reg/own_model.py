@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from noise_reg.compose import CONF, composed
 from noise_reg.config import read_evaluations, read_job, read_runtime
 from noise_reg.data import Dataset, Standardizer, load
+from noise_reg.data.own import load_content
 from noise_reg.errors import UserError
 from noise_reg.evaluation_spec import EvaluationSpec, ShiftSpec, ValidationSpec
 from noise_reg.evaluations import measure
@@ -146,6 +147,8 @@ def evaluate_composed(model: nn.Module, cfg: DictConfig, called: str, dataset: D
     wanted, runtime = read_evaluations(cfg, cfg.evaluations), read_runtime(cfg)
     device, dtype = find_device(runtime.device), float_type(model)
     spec = data_spec(cfg, "fp64" if dtype == torch.float64 else "fp32")
+    if dataset is None and spec.dataset.content:
+        dataset = load_content(spec.dataset.name, spec.dataset.content)
     dataset = dataset or load(spec.dataset.name, runtime.data_dir, runtime.download)
     data = prepare(dataset, spec, device)
     store = None if cfg.name is None else Store(runtime.store)
