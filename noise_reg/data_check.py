@@ -77,9 +77,9 @@ class DataCheck:
         file = str(stored.get("data_file", settings.dataset))
         return f"evaluation {settings.label} measured on {self._both(file, f'content {content[:16]}', now)}"
 
-    def check_checkpoint(self, name: str, meta: Mapping[str, Any], spec: RunSpec) -> None:
+    def check_checkpoint(self, name: str, then: Mapping[str, str], spec: RunSpec) -> None:
         """Raises UserError if the stack of the checkpoint `name`, with runs like `spec`, was begun on other data."""
-        then, now = meta.get("data", {}), content_of(self.dataset_of(spec))
+        now = content_of(self.dataset_of(spec))
         if then.get("data_sha256") not in (None, now["data_sha256"]):
             path = self.store.root / "checkpoints" / f"{name}.safetensors"
             problem = self._both(then["data_file"], f"content {then['data_sha256'][:16]}", now)

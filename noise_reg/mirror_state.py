@@ -7,16 +7,19 @@ locks/mirror-<id>.lock   held while it is shown, so that no two processes do so 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from noise_reg.atomic import StoreError, explained, replace_file
 from noise_reg.store.sealed import Damaged, Missing, read_bytes, seal, unseal
 
+ID = re.compile(r"[0-9a-f]{16}|artefact-[A-Za-z0-9._-]+")
 LOCK_TIMEOUT = 300.0  # seconds: more than a run takes whose server does not answer
 
 
@@ -30,21 +33,33 @@ class Shown:
     folder: str | None = None
 
 
+def read_shown(note: Any) -> Shown | None:
+    """None for what no version wrote."""
+    if not isinstance(note, dict):
+        return None
+    group, tags, content, folder = (note.get(name) for name in ("group", "tags", "content", "folder"))
+    right = isinstance(group, str) and isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+    right = right and all(one is None or isinstance(one, str) for one in (content, folder))
+    return Shown(group, tags, content, folder) if right else None  # type: ignore[arg-type]
+
+
 class MirrorState:
     def __init__(self, root: Path) -> None:
         self.folder, self.locks = root / "mirror", root / "locks"
 
     def known(self) -> list[str]:
         """The ids of everything that was ever asked for."""
-        return sorted(path.stem for path in self.folder.glob("[!.]*.json"))
+        return sorted(path.stem for path in self.folder.glob("[!.]*.json") if ID.fullmatch(path.stem))
 
     def read(self, id_: str) -> dict[str, Shown]:
-        """By target; empty where nothing is known or the file is damaged, so that it is shown anew. Raises StoreError."""
+        """By target; without what is not known, damaged or malformed, so that it is shown anew. What another version of the code added
+        is passed over. Raises StoreError."""
         try:
-            document = unseal(read_bytes(self._path(id_)))
+            targets = unseal(read_bytes(self._path(id_))).get("targets")
         except (Missing, Damaged):
             return {}
-        return {target: Shown(**shown) for target, shown in document["targets"].items()}
+        found = {target: read_shown(shown) for target, shown in targets.items()} if isinstance(targets, dict) else {}
+        return {target: shown for target, shown in found.items() if shown is not None}
 
     def write(self, id_: str, target: str, shown: Shown) -> None:
         """Of one target; call it with the lock held. Raises StoreError."""

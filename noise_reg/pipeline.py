@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
+from noise_reg.begun import Begun, read_begun
 from noise_reg.config import Job, Runtime
 from noise_reg.data import DataError, Dataset, load, resolve_data_dir
 from noise_reg.data.own import load_content
@@ -25,12 +29,15 @@ from noise_reg.nn.export import STANDARDIZER, stacked_model
 from noise_reg.plan import by_shape, cut, shares, stack_size
 from noise_reg.precision import arithmetic
 from noise_reg.prepare import TrainingData, data_key, held_out, prepare, shifted
-from noise_reg.spec import RunSpec, SpecError, digest, parse
+from noise_reg.progress import EpochBar, Progress, RemoteBar
+from noise_reg.spec import RunSpec, SpecError, digest
 from noise_reg.store import Store
 from noise_reg.tracking import TrackingSpec
 from noise_reg.train import Outcome, Stack, new_stack, train
+from noise_reg.usual_epochs import UsualEpochs
 from noise_reg.workers import Send, possible_workers, run_in_workers
 
+COMMITTED = Path(__file__).parent.parent / "results"
 STATE = "optimizer."  # prefix of a checkpoint's tensors that are the optimiser's
 CHECKPOINT_SHARE = 0.02  # of the time may go into checkpoints
 POLL_SECONDS = 2.0  # between looks at runs that another process trains
@@ -53,33 +60,11 @@ def to_stderr(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-class Progress(Protocol):
-    """What training tells of its way: a tqdm bar, or what sends to one."""
-
-    def update(self, n: float) -> Any:
-        """n more epochs of a run are done."""
-
-    def set_postfix_str(self, s: str, refresh: bool) -> Any:
-        """What goes on, in words."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RemoteBar:
-    """The bar of a worker process: the parent shows it."""
-
-    send: Send
-
-    def update(self, n: float) -> None:
-        self.send(("update", n))
-
-    def set_postfix_str(self, s: str, refresh: bool) -> None:
-        self.send(("postfix", s))
-
-
 class Pipeline:
-    """The work of one process on one store. `say` receives lines for the user."""
+    """The work of one process on one store. `say` receives lines for the user; `results` holds committed rows, which tell how many
+    epochs a run usually takes."""
 
-    def __init__(self, runtime: Runtime, say: Callable[[str], None] = to_stderr) -> None:
+    def __init__(self, runtime: Runtime, say: Callable[[str], None] = to_stderr, results: Path = COMMITTED) -> None:
         self.runtime, self.say = runtime, say
         self.device = find_device(runtime.device)
         self.store = Store(runtime.store)
@@ -90,7 +75,9 @@ class Pipeline:
         self.prepared: dict[tuple[Any, ...], TrainingData] = {}
         self.check = DataCheck(self.store, resolve_data_dir(runtime.data_dir), self.dataset, self.dataset_of, self.data)
         self.lost_workers = 0
+        self.left_alone: set[str] = set()  # names of checkpoints
         self.methods: dict[str, str] = {}  # the method's name of each run met, by key
+        self.usual = UsualEpochs(self.store, results)
 
     def data(self, spec: RunSpec) -> TrainingData:
         """The prepared data of `spec`, loaded once."""
@@ -137,9 +124,10 @@ class Pipeline:
         missing = {key: job for key, job in unique.items() if key not in found}
         self.check_memory([job.spec for job in missing.values()])
         self.mirror.expect(unique, group, tags)
-        total = sum(job.spec.max_epochs for job in missing.values())
-        with tqdm(total=total, unit="epoch", disable=not missing, desc="training", dynamic_ncols=True) as bar:
-            self.train_missing(missing, bar)
+        shown: tqdm[Any] = tqdm(total=0, unit="epoch", disable=not missing, desc="training", dynamic_ncols=True)
+        with shown:
+            specs = [job.spec for job in missing.values()]
+            self.train_missing(missing, EpochBar(shown, specs, self.usual, lambda key: self.methods.get(key, "")))
         self.evaluate_and_mirror(list(unique.values()), group, tags)
         return [self.store.read_record(job.spec.key) for job in jobs]
 
@@ -156,7 +144,7 @@ class Pipeline:
             data = self.data(group[0])
             check_memory(group[: self.stack_size(group[0])], data.image, data.classes, self.device)
 
-    def train_missing(self, missing: Mapping[str, Job], bar: Progress) -> None:
+    def train_missing(self, missing: Mapping[str, Job], bar: EpochBar) -> None:
         """Trains until nothing is missing; runs that another process holds are waited for, or taken over when it dies."""
         todo, waiting = set(missing), False
         while todo:
@@ -168,7 +156,7 @@ class Pipeline:
                     todo -= self.train_unclaimed(specs, bar)
             if todo:
                 finished = self.stored(missing[key].spec for key in todo)
-                bar.update(sum(missing[key].spec.max_epochs for key in finished))
+                bar.leave(finished)
                 todo -= finished
             if todo and not self.lost_workers:
                 if not waiting:
@@ -185,7 +173,7 @@ class Pipeline:
                 self.train_stack(specs, bar)
             return set(claimed)
 
-    def train_in_workers(self, stacks: Sequence[Sequence[RunSpec]], workers: int, bar: Progress) -> set[str]:
+    def train_in_workers(self, stacks: Sequence[Sequence[RunSpec]], workers: int, bar: EpochBar) -> set[str]:
         """Each worker process takes the next stack that no other has claimed; the keys of those that they were at."""
         settled: set[str] = set()
 
@@ -203,10 +191,8 @@ class Pipeline:
                 settled.update(value)
             elif kind == "say":
                 self.say(value)
-            elif kind == "update":
-                bar.update(value)
             else:
-                bar.set_postfix_str(value, refresh=False)
+                getattr(bar, kind)(*value)
 
         def lost(number: int) -> None:
             self.lost_workers += 1
@@ -228,14 +214,30 @@ class Pipeline:
         """`specs` as stacks: first those begun earlier, as their checkpoints have them, then the rest freshly cut."""
         wanted = {spec.key: spec for spec in specs}
         stacks: list[list[RunSpec]] = []
-        for name, meta in self.store.checkpoints():
-            begun = [parse(RunSpec, tree) for tree in meta["specs"]]
-            if any(spec.key in wanted for spec in begun):
-                self.check.check_checkpoint(name, meta, begun[0])
-                stacks.append(begun)
-                for spec in begun:
+        for name, begun in self.begun() if specs else ():
+            if any(spec.key in wanted for spec in begun.specs):
+                self.check.check_checkpoint(name, begun.data, begun.specs[0])
+                stacks.append(begun.specs)
+                for spec in begun.specs:
                     wanted.pop(spec.key, None)
         return stacks + self.fresh_stacks(list(wanted.values()), self.workers(len(wanted)))
+
+    def begun(self) -> Iterator[tuple[str, Begun]]:
+        """The stacks in mid-training, with the names of their checkpoints."""
+        for name, meta in self.store.checkpoints():
+            try:
+                yield name, read_begun(meta)
+            except UserError as error:
+                self.leave_alone(name, str(error))
+
+    def leave_alone(self, name: str, reason: str) -> None:
+        """Says once that nothing is done with a checkpoint."""
+        if name not in self.left_alone:
+            self.left_alone.add(name)
+            self.say(
+                f"{self.store.root / 'checkpoints' / name}.safetensors: left alone, another version of the code wrote it ({reason}). "
+                "Its runs begin anew where they are asked for; delete it if that version is not to go on with them"
+            )
 
     def fresh_stacks(self, specs: Sequence[RunSpec], workers: int = 1) -> list[list[RunSpec]]:
         """`specs` cut into stacks for this device, whatever was begun earlier; at least one a worker."""
@@ -252,14 +254,14 @@ class Pipeline:
     def train_stack(self, specs: Sequence[RunSpec], bar: Progress) -> None:
         data = self.data(specs[0])
         stack, name = self.resume(specs, data)
-        bar.update(stack.epoch * len(stack.specs))
+        bar.begin(name, stack.specs, stack.epoch)
         saved_at, cost = time.monotonic(), 0.0
         for outcomes in train(stack, data):
-            bar.update(len(stack.specs) + len(outcomes))
-            bar.set_postfix_str(describe(stack, self.methods, outcomes), refresh=False)
+            bar.step(name)
+            bar.say_state(describe(stack, self.methods, outcomes))
             for outcome in outcomes:
                 self.record(outcome, self.methods[outcome.spec.key], data)
-                bar.update(outcome.spec.max_epochs - outcome.record["epochs"])
+            bar.end(name, {o.spec.key: o.record["stopped_by"] != "epochs" for o in outcomes})
             interval = max(self.runtime.checkpoint_seconds, cost / CHECKPOINT_SHARE)
             if stack.specs and time.monotonic() - saved_at >= interval:
                 started = time.monotonic()
@@ -293,24 +295,27 @@ class Pipeline:
     def resume(self, specs: Sequence[RunSpec], data: TrainingData) -> tuple[Stack, str]:
         """The stack of `specs` at its last checkpoint, or at its beginning; and the name of its checkpoint."""
         wanted = {spec.key for spec in specs}
-        for name, meta in self.store.checkpoints():
-            begun = [parse(RunSpec, tree) for tree in meta["specs"]]
-            if not wanted <= {spec.key for spec in begun}:
+        for name, begun in self.begun():
+            if not wanted <= {spec.key for spec in begun.specs}:
                 continue
-            self.check.check_checkpoint(name, meta, begun[0])
+            self.check.check_checkpoint(name, begun.data, begun.specs[0])
             loaded = self.store.load_checkpoint(name)
             if loaded is None:
                 continue
-            tensors, meta = loaded
-            self.methods = {**meta.get("methods", {}), **self.methods}
-            stack = new_stack(begun, data, layers=meta["layers"])
-            found = {key: torch.from_numpy(value) for key, value in tensors.items()}
-            stack.model.load_state_dict({key: value for key, value in found.items() if not key.startswith(STATE)})
-            stack.attach({key.removeprefix(STATE): value for key, value in found.items() if key.startswith(STATE)})
-            stack.epoch, stack.histories, stack.seconds = meta["epoch"], meta["histories"], meta["seconds"]
-            stack.keep([r for r, spec in enumerate(begun) if spec.key in wanted])
+            try:
+                stack = resumed(begun, loaded[0], data)
+            except UserError as error:
+                self.leave_alone(name, str(error))
+                continue
+            unnamed = {spec.key: "unnamed" for spec in begun.specs}  # runs of a checkpoint of before, not asked for now
+            self.methods = {**unnamed, **begun.methods, **self.methods}
+            stack.keep([r for r, spec in enumerate(begun.specs) if spec.key in wanted])
             return stack, name
-        return new_stack(specs, data), f"stack-{digest(sorted(wanted))}"
+        names = (
+            f"stack-{digest(sorted(wanted))}{again}"
+            for again in itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+        )
+        return new_stack(specs, data), next(name for name in names if name not in self.left_alone)
 
     def evaluate_and_mirror(self, jobs: Sequence[Job], group: str, tags: Sequence[str]) -> None:
         """`evaluate`; whatever that raises for runs that could not be, all of them are mirrored."""
@@ -390,6 +395,26 @@ class Pipeline:
             strengths, accuracy_RS = measured[name]
             for spec, row in zip(specs, accuracy_RS.tolist(), strict=True):
                 self.store.write_evaluation(spec.key, name, asked, list(zip(strengths, row, strict=True)), other)
+
+
+def resumed(begun: Begun, tensors: Mapping[str, np.ndarray], data: TrainingData) -> Stack:
+    """The stack of a checkpoint. Raises UserError where its tensors are not those of such a stack."""
+    try:
+        stack = new_stack(begun.specs, data, layers=begun.layers)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"layers = {begun.layers}: the network has no such ones") from error
+    found = {key: torch.from_numpy(value) for key, value in tensors.items()}
+    weights = {key: value for key, value in found.items() if not key.startswith(STATE)}
+    state = {key.removeprefix(STATE): value for key, value in found.items() if key.startswith(STATE)}
+    own = stack.model.state_dict()
+    if {key: (t.shape, t.dtype) for key, t in weights.items()} != {key: (t.shape, t.dtype) for key, t in own.items()}:
+        raise UserError("its weights have other names, shapes or types")
+    if any(key.rpartition(":")[0] not in own for key in state):
+        raise UserError("its optimizer's state has other names")
+    stack.model.load_state_dict(weights)
+    stack.attach(state)
+    stack.epoch, stack.histories, stack.seconds = begun.epoch, begun.histories, begun.seconds
+    return stack
 
 
 def merged(jobs: Sequence[Job]) -> dict[str, Job]:

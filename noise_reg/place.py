@@ -36,7 +36,7 @@ SHOWN = 3  # names of a list in a message
 @dataclass(frozen=True)
 class Place:
     """`changed`: dotted names of what was asked differently from `preset`, in their order. `replace`: whatever an older folder
-    holds."""
+    holds. `store`: of the runs, where there are some."""
 
     results: Path
     preset: str
@@ -44,6 +44,7 @@ class Place:
     suffix: str
     changed: tuple[str, ...]
     replace: bool
+    store: str | None = None
 
     def folder(self, artefact: str) -> Path:
         return self.results / f"{artefact}{self.suffix}"
@@ -90,7 +91,7 @@ def read_place(cfg: DictConfig, config: str, choices: Sequence[str] = ("preset",
         suffix = f"-{name}"
     elif changed:
         suffix += f"-{digest(changed)}"
-    return Place(results, preset, usual, suffix, tuple(changed), replace)
+    return Place(results, preset, usual, suffix, tuple(changed), replace, cfg.get("store"))
 
 
 def differences(cfg: DictConfig, config: str, choices: Sequence[str]) -> dict[str, Any]:
@@ -165,6 +166,7 @@ def deliver(
     if place.changed:
         usual = f"preset {place.preset}" if place.preset else "the configuration"
         print(f"asked differently from {usual}: {', '.join(place.changed)}")
+    show_next(out, place.store)
     return out
 
 
@@ -174,3 +176,14 @@ def show_verdicts(verdicts: Sequence[Verdict], out: Path) -> None:
     for note in dict.fromkeys(verdict.note for verdict in verdicts if verdict.note):
         print(f"  all {note}")
     print(f"written to {out}/: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
+
+
+def show_next(out: Path, store: str | None) -> None:
+    """Where runs are and what may be done with the results: the end of every command that makes an artefact."""
+    page = next(iter(sorted(out.glob("*.md"))), out)
+    if store is not None:
+        print(f"its runs are stored in {store}/ (from Python: Store({store!r}).runs())")
+    results = out.parent
+    print(
+        f"next: read {page}; python scripts/report.py results={results} out={results / 'report.html'} makes one page of all"
+    )

@@ -257,8 +257,9 @@ def test_a_damaged_checkpoint_is_named_and_set_aside(store: Store, told: Told) -
     assert len(list((store.root / "damaged").glob("a-*/a.safetensors"))) == len(positions)
     for size in (len(whole) - 1, 100, 5, 0):
         path.write_bytes(whole[:size])
-        assert [name for name, _ in store.checkpoints()] == ["b"] and "checkpoint a" in told[-1]
-        assert store.load_checkpoint("a") is None
+        assert [name for name, _ in store.checkpoints()] == ["b"] and "checkpoint a" in told.pop()
+        assert not path.exists() and store.load_checkpoint("a") is None
+        assert [name for name, _ in store.checkpoints()] == ["b"] and told == []  # it is named once
 
 
 def test_a_root_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:

@@ -37,16 +37,15 @@ from noise_reg.wanted import Wanted, certified_lines, evaluations_of, wanted_run
 
 
 def certified(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline, kept: set[str]) -> list[Wanted]:
-    """`wanted`, where the first run of each line that completed and learned has the certificate too; those `kept` as rows
-    have what they have."""
+    """`wanted`, where the first run of each line that completed and learned has the certificate too (of runs that are not stored yet,
+    the first); those `kept` as rows have what they have."""
     chosen: dict[tuple[str, ...], int] = {}
     panels = {w.panel for w in wanted}
     asked = {panel: [s for s in evaluations_of(cfg, panel) if isinstance(s, CertificateSpec)] for panel in panels}
     for n, w in enumerate(wanted):
         if w.job.spec.key in kept:
             continue
-        record = pipeline.store.read_record(w.job.spec.key)
-        if record["status"] == "completed" and record["train_accuracy"] > 1 / w.job.spec.dataset.classes + STUCK:
+        if pipeline.store.state(w.job.spec.key) != "complete" or learned(w.job, pipeline):
             chosen.setdefault((w.panel, w.job.method, w.reading), n)
     found, left = list(wanted), {panel: certified_lines(cfg, panel) for panel in panels}
     for n in chosen.values():
@@ -57,6 +56,12 @@ def certified(cfg: DictConfig, wanted: Sequence[Wanted], pipeline: Pipeline, kep
         extra = (*job.evaluations, *asked[panel])
         found[n] = dataclasses.replace(wanted[n], job=dataclasses.replace(job, evaluations=extra))
     return found
+
+
+def learned(job: Job, pipeline: Pipeline) -> bool:
+    """Whether a stored run completed and is not at chance."""
+    record = pipeline.store.read_record(job.spec.key)
+    return record["status"] == "completed" and bool(record["train_accuracy"] > 1 / job.spec.dataset.classes + STUCK)
 
 
 def reproduce(cfg: DictConfig) -> Path | None:
@@ -78,17 +83,25 @@ def reproduce(cfg: DictConfig) -> Path | None:
     jobs = [w.job for w in wanted if w.job.spec.key not in done]
     if cfg.shard is not None:
         jobs = share(jobs, pipeline, cfg.shard, cfg.num_shards)
-    before = estimate(pipeline, jobs, Path(cfg.results))
+    with_certificate = cfg.shard is None and "certificate" in cfg.artefact.get("evaluations", [])
+    planned = jobs
+    if with_certificate:
+        planned = [w.job for w in certified(cfg, wanted, pipeline, done) if w.job.spec.key not in done]
+    before = estimate(pipeline, planned, Path(cfg.results))
     show_plan(place, made.name, before, len(done & {w.job.spec.key for w in wanted}))
     started = time.perf_counter()
     pipeline.complete(jobs, group=made.name, tags=[made.name, cfg.preset.name])
-    if cfg.shard is None and "certificate" in cfg.artefact.get("evaluations", []):
+    if with_certificate:
         wanted = certified(cfg, wanted, pipeline, done)
         chosen = [w.job for w in wanted if any(isinstance(s, CertificateSpec) for s in w.job.evaluations)]
         pipeline.evaluate_and_mirror(chosen, made.name, [made.name, cfg.preset.name])
     seconds = time.perf_counter() - started
     print(f"runs complete after {show_seconds(seconds)} (estimate: {before.range})")
     if cfg.shard is not None:
+        print(
+            f"share {cfg.shard} of {cfg.num_shards} stored in {pipeline.runtime.store}/; next: once all are, the same command without "
+            "shard draws the artefact"
+        )
         return None
     context = provenance(cfg, wanted, pipeline) | {"preset": place.preset_in_words}
     context |= {"limits": limits, "seconds": round(seconds, 1), "estimate": before.range}
@@ -167,6 +180,7 @@ def show_plan(place: Place, name: str, plan: Estimate, kept: int) -> None:
     print(f"  runs needed  {plan.needed + kept}")
     print(f"  runs found   {plan.found + kept}" + (f" ({kept} as committed rows)" if kept else ""))
     print(f"  to train     {plan.needed - plan.found} in {plan.stacks} stacks")
+    print(f"  to evaluate  {plan.evaluations} evaluations of runs")
     print(f"  time         {plan.range} on {plan.device}", flush=True)
 
 

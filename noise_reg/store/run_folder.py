@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -52,6 +52,15 @@ def describe(key: str, spec: Mapping[str, Any], record: Mapping[str, Any]) -> di
     if status not in STATUSES:
         raise ValueError(f"run {key}: status = {status!r}: must be one of {', '.join(STATUSES)}")
     return {name: value for name, value in record.items() if not isinstance(value, list | dict)} | named
+
+
+def malformed(what: str) -> NoReturn:
+    raise Damaged(f"{what}: not what any version of the code wrote")
+
+
+def is_row(row: Any) -> bool:
+    """[strength, accuracy]; null stands for a number that is not finite."""
+    return isinstance(row, list) and len(row) == 2 and all(x is None or type(x) in (int, float) for x in row)
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,8 @@ class RunFolder:
         return dict(nan_for_null(self._sealed_record()["record"]))
 
     def spec(self) -> dict[str, Any]:
-        return dict(json.loads(self._content("spec.json")))
+        found = json.loads(self._content("spec.json"))
+        return found if isinstance(found, dict) else malformed("spec.json")
 
     def history(self) -> pd.DataFrame:
         text = self._content("history.csv")
@@ -122,7 +132,10 @@ class RunFolder:
 
     def row(self) -> dict[str, Any]:
         """See `describe`; the weights are not read."""
-        return describe(self.key, self.spec(), self.record())
+        try:
+            return describe(self.key, self.spec(), self.record())
+        except (ValueError, TypeError) as error:
+            raise Damaged(str(error)) from error
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change with the record and with every evaluation."""
@@ -149,8 +162,13 @@ class RunFolder:
     def evaluation(self, name: str) -> dict[str, Any]:
         """What was written: `settings`, `rows` of [strength, accuracy] with NaN where it is not finite, and `data` where given."""
         document = unseal(read_bytes(self.evaluation_path(name)))
-        if (document["key"], document["name"]) != (self.key, name):
-            raise Damaged(f"it is evaluation {document['name']} of run {document['key']}")
+        if (document.get("key"), document.get("name")) != (self.key, name):
+            raise Damaged(f"it is evaluation {document.get('name')} of run {document.get('key')}")
+        rows, data = document.get("rows"), document.get("data", {})
+        if not (
+            isinstance(rows, list) and all(map(is_row, rows)) and isinstance(data, dict) and "settings" in document
+        ):
+            malformed(f"evaluation {name}")
         return document | {"rows": nan_for_null(document["rows"])}
 
     def _sealed_record(self) -> dict[str, Any]:
@@ -159,8 +177,13 @@ class RunFolder:
             document = unseal(content)
         except Damaged as damage:
             raise Damaged(f"{RECORD}: {damage}") from damage
-        if document["key"] != self.key:
-            raise Damaged(f"{RECORD} is of run {document['key']}")
+        if document.get("key") != self.key:
+            raise Damaged(f"{RECORD} is of run {document.get('key')}")
+        record, files = document.get("record"), document.get("files")
+        if not (isinstance(record, dict) and record.get("status") in STATUSES):
+            malformed(f"{RECORD}: record")
+        if not (isinstance(files, dict) and all(isinstance(files.get(name), dict) for name in FILES)):
+            malformed(f"{RECORD}: files")
         return document
 
     def _content(self, name: str) -> bytes:
@@ -168,9 +191,9 @@ class RunFolder:
 
     def _verified(self, name: str, files: Mapping[str, Any]) -> bytes:
         content, written = self._present(name), files[name]
-        if len(content) != written["size"]:
-            raise Damaged(f"{name} has {len(content)} bytes, {written['size']} were written")
-        if hashlib.sha256(content).hexdigest() != written["sha256"]:
+        if len(content) != written.get("size"):
+            raise Damaged(f"{name} has {len(content)} bytes, {written.get('size')} were written")
+        if hashlib.sha256(content).hexdigest() != written.get("sha256"):
             raise Damaged(f"{name}: its checksum is wrong")
         return content
 

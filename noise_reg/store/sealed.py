@@ -189,10 +189,10 @@ def read_checkpoint(path: Path, *, header_only: bool) -> tuple[dict[str, np.ndar
         with sorted_errors(path), safe_open(path, framework="np") as file:
             document = unseal((file.metadata() or {}).get("checkpoint", "").encode())
             tensors = {} if header_only else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+        if not header_only and layout_of(tensors) != document["layout"]:
+            raise Damaged("its header does not describe the tensors that were written")
+        if not header_only and checksum_of_tensors(tensors) != document["tensors"]:
+            raise Damaged("the checksum of its tensors is wrong")
+        return tensors, dict(untagged(document["meta"]))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise Damaged(f"not readable as safetensors: {error}") from error
-    if not header_only and layout_of(tensors) != document["layout"]:
-        raise Damaged("its header does not describe the tensors that were written")
-    if not header_only and checksum_of_tensors(tensors) != document["tensors"]:
-        raise Damaged("the checksum of its tensors is wrong")
-    return tensors, untagged(document["meta"])

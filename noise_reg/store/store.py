@@ -49,6 +49,8 @@ OWN = {
 KEY = re.compile(r"[0-9a-f]{16}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
+AGAIN = "the command that made it makes it anew"
+
 Warn = Callable[[str], None]
 
 
@@ -164,8 +166,14 @@ class Store:
     def model(self, key: str) -> torch.nn.Module:
         """The trained network as a plain module on pixels in [0, 1]."""
         from noise_reg.nn.export import plain_model  # not at the head: figures are drawn from a store without torch
+        from noise_reg.spec import SpecError
 
-        return plain_model(self.spec(key), self.weights(key), self.read_record(key))
+        try:
+            return plain_model(self.spec(key), self.weights(key), self.read_record(key))
+        except SpecError as error:
+            raise StoreError(
+                f"run {key} of the store {self.root}: another version of the code made it: {error}"
+            ) from error
 
     def fingerprint(self, key: str) -> str | None:
         """Something that changes with the record and with every evaluation of a run; None if there is no such run."""
@@ -287,17 +295,19 @@ class Store:
         except Missing:
             return None
         except Damaged:
-            self._set_aside(
-                path, name, f"checkpoint {name}", lambda: read_checkpoint(path, header_only=False), self.warn
-            )
+            self._set_aside_checkpoint(path, header_only=False)
             return None
 
     def checkpoints(self) -> list[tuple[str, dict[str, Any]]]:
-        """Names and metas, from the headers alone. Damaged headers are named and left out."""
+        """Names and metas, from the headers alone. One whose header is damaged is named and set aside."""
         found = []
         for path in sorted((self.root / "checkpoints").glob("[!.]*.safetensors")):
-            with self._left_out_if_damaged(f"checkpoint {path.stem}"):
+            try:
                 found.append((path.stem, read_checkpoint(path, header_only=True)[1]))
+            except Missing:  # its stack has ended meanwhile
+                continue
+            except Damaged:
+                self._set_aside_checkpoint(path, header_only=True)
         return found
 
     def drop_checkpoint(self, name: str) -> None:
@@ -356,16 +366,33 @@ class Store:
     def _set_aside_run(self, run: RunFolder, warn: Warn) -> None:
         self._set_aside(run.path, run.key, f"run {run.key}", run.verify, warn)
 
-    def _set_aside(self, path: Path, label: str, what: str, verify: Callable[[], object], warn: Warn) -> None:
-        """Moves `path` if it still fails `verify` once nobody else can move it. Raises StoreError."""
-        with self._claims.moving():
-            try:
-                verify()
-            except Missing:
-                return
-            except Damaged as damage:
-                reason = f"{what} is damaged: {damage}"
-                target = atomic.move_aside(path, self.root / "damaged", label, reason)
-            else:
-                return
-        warn(f"{reason}. It is set aside in {target} and will be made anew")
+    def _set_aside_checkpoint(self, path: Path, *, header_only: bool) -> None:
+        name = f"checkpoint {path.stem}"
+        self._set_aside(
+            path,
+            path.stem,
+            name,
+            lambda: read_checkpoint(path, header_only=header_only),
+            self.warn,
+            "its runs begin anew",
+        )
+
+    def _set_aside(
+        self, path: Path, label: str, what: str, verify: Callable[[], object], warn: Warn, then: str = AGAIN
+    ) -> None:
+        """Moves `path` if it still fails `verify` once nobody else can move it, and says so with what comes of it. Raises StoreError,
+        which says what is damaged, where it cannot be moved."""
+        try:
+            with self._claims.moving():
+                try:
+                    verify()
+                except Missing:
+                    return
+                except Damaged as damage:
+                    reason = f"{what} is damaged: {damage}"
+                    target = atomic.move_aside(path, self.root / "damaged", label, reason)
+                else:
+                    return
+        except StoreError as error:
+            raise StoreError(f"{what} is damaged and cannot be set aside: {error}") from error
+        warn(f"{reason}. It is set aside in {target}; {then}")
