@@ -112,7 +112,7 @@ def test_an_intact_checkpoint_is_gone_on_with(tmp_path: Path, begun: Any) -> Non
     assert outcome(tmp_path)[1] == [] and not Store(tmp_path).checkpoints()
 
 
-values = st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=3)
+values: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=3)
 values |= st.just([]) | st.just({}) | st.just([1]) | st.just({"a": 1}) | st.just({"$float": "x"})
 
 

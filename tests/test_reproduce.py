@@ -42,7 +42,8 @@ def test_an_artefact_is_made_from_nothing_and_then_from_the_store(
     first = capsys.readouterr().out
     assert {path.name for path in folder.iterdir()} == FILES
     assert re.search(
-        r"runs needed  19\n  runs found   0\n  to train     19 in \d stacks\n  time         about \d+ s", first
+        r"runs needed  19\n  runs found   0\n  to train     19 in \d stacks\n  to evaluate  19 evaluations of runs\n  time         about \d+ s",
+        first,
     )
     assert "runs complete after" in first
     rows = read_rows(folder)
@@ -56,7 +57,7 @@ def test_an_artefact_is_made_from_nothing_and_then_from_the_store(
     before = {name: (folder / name).read_bytes() for name in FILES - {"provenance.json"}}
     monkeypatch.setattr(Pipeline, "train_stack", lambda *_: pytest.fail("trained a run that was stored"))
     make_demo(tmp_path)
-    assert "to train     0 in 0 stacks\n  time         nothing to train" in capsys.readouterr().out
+    assert "to evaluate  0 evaluations of runs\n  time         nothing to train" in capsys.readouterr().out
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
