@@ -203,8 +203,9 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
         regularizer = as_meant(OmegaConf.to_container(cfg.regularizer, resolve=True))
     except InterpolationKeyError as error:
         raise SpecError(
-            f"regularizer = {name}: the paper gives no sigma_epsilon for arch.name = {cfg.arch.get('name')} with "
-            f"optimizer.name = {cfg.optimizer.get('name')}; choose regularizer=in_ninr or full_ninr and give regularizer.sigma, or one of the paper's for it: {printed(cfg)}"
+            f"regularizer = {name}: the paper gives no sigma_epsilon for arch.name = {cfg.arch.get('name')}, arch.widths = "
+            f"{cfg.arch.get('widths')} with optimizer.name = {cfg.optimizer.get('name')}. Remedy: regularizer=in_ninr regularizer.sigma=<number> "
+            f"(or full_ninr), or a regularizer whose sigma_epsilon it gives: {printed(cfg)}"
         ) from error
     assert isinstance(regularizer, dict)
     lacking = sorted(key for key in REGULARIZER_KEYS if key not in regularizer)

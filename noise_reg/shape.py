@@ -66,12 +66,22 @@ def groups_of(written: DictConfig) -> Iterator[tuple[str, bool]]:
 
 
 def value_of(cfg: DictConfig, key: str) -> Any:
-    """`cfg[key]` in Python's own types, references followed where they lead somewhere."""
+    """`cfg[key]` in Python's own types, references followed; a mapping lacks the values whose references lead nowhere."""
     try:
         node = cfg[key]
+        if isinstance(node, DictConfig):
+            return {name: value_of(node, name) for name in node if leads_somewhere(node, name)}
         return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    except OmegaConfBaseException:  # whoever reads it says what is wrong with it
+    except (OmegaConfBaseException, RecursionError):  # whoever reads it says what is wrong with it
         return None
+
+
+def leads_somewhere(cfg: DictConfig, key: Any) -> bool:
+    try:
+        cfg[key]
+    except (OmegaConfBaseException, RecursionError):
+        return False
+    return True
 
 
 def check_alike(value: Any, known: Any, where: str) -> None:

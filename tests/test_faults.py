@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from noise_reg import entry, sweep
 from noise_reg.data import load, vision
 from noise_reg.data.dataset import DataError
+from tests.composed import CONF
 from tests.forked import run_script
 from tests.told import TINY, base, changed, ending, traceback_of
 
@@ -46,6 +47,29 @@ def test_a_slip_is_named_with_its_remedy(
     status, err = ending(lambda: entry.told(sweep.train_jobs)([cfg]))
     assert status == 2 and words in err, err
     assert not Path("store").exists()
+
+
+NO_NOISE = [
+    (arch.stem, optimizer.stem)
+    for arch in sorted((CONF / "arch").glob("*.yaml"))
+    for optimizer in sorted((CONF / "optimizer").glob("*.yaml"))
+    if not (CONF / "noise" / f"{arch.stem}_{optimizer.stem}.yaml").exists()
+]
+
+
+@pytest.mark.parametrize(("arch", "optimizer"), NO_NOISE[::4])
+def test_a_network_that_the_paper_gives_no_sigma_epsilon_for_is_named_with_what_to_give_instead(
+    arch: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ["dataset=digits", f"arch={arch}", f"optimizer={optimizer}", "regularizer=in_ninr_catapult"]
+    cfg = base("train", monkeypatch, *chosen)
+    assert_says_what_to_give(*ending(lambda: entry.told(lambda cfg: sweep.train_jobs([cfg]))(cfg)))
+    assert_says_what_to_give(*ending(lambda: entry.told(sweep.train_jobs)([cfg, cfg])))
+
+
+def assert_says_what_to_give(status: int, err: str) -> None:
+    assert status == 2 and "regularizer = in_ninr_catapult: the paper gives no sigma_epsilon for arch.name = " in err
+    assert "regularizer=in_ninr regularizer.sigma=" in err
 
 
 @pytest.mark.parametrize(
