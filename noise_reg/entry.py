@@ -25,7 +25,7 @@ from noise_reg.atomic import at_home
 from noise_reg.compose import CONF, composed
 from noise_reg.errors import UserError
 from noise_reg.faults import explanation, is_of_configuration
-from noise_reg.shape import check_shape
+from noise_reg.shape import check_shape, value_of
 
 Result = TypeVar("Result")
 PATHS = ("store", "data_dir", "results", "out")  # settings in which a leading ~ is the home folder
@@ -61,10 +61,9 @@ def told(task: Callable[..., Result]) -> Callable[..., Result]:
         try:
             check_added()
             for cfg in [args[0]] if isinstance(args[0], DictConfig) else args[0]:
-                check_shape(cfg, CONF, Path(sys.argv[0]).stem)
-                for name in PATHS:
-                    if isinstance(cfg.get(name), str):
-                        cfg[name] = at_home(cfg[name])
+                mean_home(cfg)
+            if isinstance(args[0], DictConfig):
+                check(args[0])  # the jobs of a sweep: `sweep.read_jobs`, which names the mistakes of all of them
             return task(*args)
         except BrokenPipeError:
             raise
@@ -72,6 +71,19 @@ def told(task: Callable[..., Result]) -> Callable[..., Result]:
             leave_with(error, composing=False)
 
     return tells
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises SpecError for a value of another kind than the file of the running script in conf/ has there."""
+    check_shape(cfg, CONF, Path(sys.argv[0]).stem)
+
+
+def mean_home(cfg: DictConfig) -> None:
+    """A leading `~` in a path of `cfg` becomes the home folder."""
+    for name in PATHS:
+        value = value_of(cfg, name)
+        if isinstance(value, str):
+            cfg[name] = at_home(value)
 
 
 def leave_with(error: Exception, *, composing: bool) -> NoReturn:

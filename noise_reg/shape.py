@@ -65,7 +65,7 @@ def groups_of(written: DictConfig) -> Iterator[tuple[str, bool]]:
                 yield words[-1], "optional" in words or choice is None
 
 
-def value_of(cfg: DictConfig, key: str) -> Any:
+def value_of(cfg: DictConfig, key: Any) -> Any:
     """`cfg[key]` in Python's own types, references followed; a mapping lacks the values whose references lead nowhere."""
     try:
         node = cfg[key]

@@ -107,6 +107,7 @@ def read_jobs(configs: Sequence[DictConfig]) -> list[Job]:
     jobs, mistakes = [], Counter[str]()
     for cfg in configs:
         try:
+            entry.check(cfg)
             jobs.append(read_job(cfg))
         except UserError as error:
             mistakes[str(error)] += 1

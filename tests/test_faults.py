@@ -49,6 +49,24 @@ def test_a_slip_is_named_with_its_remedy(
     assert not Path("store").exists()
 
 
+def test_a_sweep_names_the_mistakes_of_all_its_jobs_whatever_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = base("train", monkeypatch, *TINY, "store=store")
+    mistakes: list[tuple[str, Any, str]] = [
+        ("seed", 1.5, "seed = 1.5: must be a whole number"),
+        ("seed", -5, "seed = -5: must be a whole number in"),
+        ("optimizer.learning_rate", -1, "optimizer.learning_rate = -1"),
+        ("optimizer.learning_rate", float("nan"), "optimizer.learning_rate = nan"),
+        ("max_epochs", 0, "max_epochs = 0"),
+        ("arch", "fc", "arch = 'fc': must be one of cnn"),
+        ("regularizer.sigma", "${nowhere}", "regularizer"),
+        ("device", "${nowhere}", "device"),
+    ]
+    configs = [cfg, *(changed(cfg, field, value) for field, value, _ in mistakes)]
+    status, err = ending(lambda: entry.told(sweep.train_jobs)(configs))
+    assert status == 2 and f"{len(mistakes)} of the sweep's {len(configs)} jobs cannot be run" in err, err
+    assert [words for _, _, words in mistakes if words not in err] == [], err
+
+
 NO_NOISE = [
     (arch.stem, optimizer.stem)
     for arch in sorted((CONF / "arch").glob("*.yaml"))

@@ -20,7 +20,7 @@ from hypothesis.strategies import SearchStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from noise_reg import entry, sweep
-from noise_reg.config import read_job, read_study
+from noise_reg.config import read_study
 from noise_reg.reevaluate import reevaluate
 from noise_reg.store import Store
 from tests.told import TINY, assert_told, base, changed, ending, traceback_of
@@ -81,7 +81,7 @@ def fields_of(tree: Any, prefix: str = "") -> Iterator[str]:
 
 def is_quick(cfg: DictConfig) -> bool:
     """Whether it may be trained in this test: some extremes are valid and would take for ever."""
-    job = read_job(cfg)
+    (job,) = sweep.read_jobs([cfg])
     spec, (corruption,) = job.spec, job.evaluations
     work = len(corruption.grid) * corruption.draws  # type: ignore[union-attr]
     small = spec.max_epochs == 1 and sum(spec.arch.widths) < 100 and spec.reading.jacobian_directions < 100
@@ -147,7 +147,7 @@ def test_no_override_escapes(cases: int) -> None:
 @pytest.mark.parametrize("cases", FEW_OR_MANY)
 def test_no_file_of_a_users_configuration_escapes(cases: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = base("train", monkeypatch, *TINY, "store=store")
-    told = entry.told(lambda configs: read_job(configs[0]))
+    told = entry.told(sweep.read_jobs)
     lines = [
         "name: mine\n",
         "defaults: [none]\n",
