@@ -135,7 +135,8 @@ def test_strength_0_beside_an_active_companion_is_exactly_the_identity(arch: str
 def test_a_replica_diverged_by_its_noise_is_recorded_and_harms_nobody(arch: str) -> None:
     healthy = [made_spec(arch, seed=1, reading=EXACT), made_spec(arch, seed=3, strengths=FULL, reading=EXACT)]
     tame = made_spec(arch, seed=2, strengths={"nin_hidden": 1.0}, reading=EXACT)
-    wild = tame.replace(strengths=dataclasses.replace(tame.strengths, nin_hidden=1e100))  # more than a user may ask for
+    strengths = dataclasses.replace(tame.strengths, nin_hidden=1e100)  # more than a user may ask for
+    wild = dataclasses.replace(tame, strengths=strengths)
     found = trained([healthy[0], wild, healthy[1]])
     _, _, losses = plain_run(wild, made_data(wild))
     record = found[wild.key].record
