@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from noise_reg.artefacts import MEASURED
-from noise_reg.cli.reproduce import run_provenance
+from noise_reg.cli.reproduce import run_provenance, training_facts
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.nn import StackedModel
 from noise_reg.nn.export import stacked_model
@@ -76,6 +76,7 @@ def study(cfg: DictConfig) -> None:
                 tables["spectrum"] += spectrum(moment, data, plain)
     context = run_provenance(next(iter(jobs.values())).spec, pipeline)
     context |= study_context(plain, place)
+    context["training"] = [{"arch": job.spec.arch.name, **training_facts(pipeline, job.spec)} for job in jobs.values()]
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     deliver(MEASURED["meters"], frames, context, place)
 

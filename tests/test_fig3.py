@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from noise_reg.artefacts import REGISTRY, fig3, redraw
+from noise_reg.artefacts.methods import training
 from noise_reg.artefacts.rows import Rows
-from noise_reg.cli.reproduce import reproduce
+from noise_reg.artefacts.scale import below_paper_scale
+from noise_reg.cli.reproduce import reproduce, with_facts
 from noise_reg.errors import UserError
 from tests.composed import composed
 
@@ -77,7 +81,7 @@ def test_figure_and_table_name_losses_phases_and_numbers(tmp_path: Path) -> None
     )
     verdicts = REGISTRY["fig3"].build(both, CONTEXT, tmp_path)
     assert [v.verdict for v in verdicts] == ["reproduced", "reproduced"]
-    figure = fig3.figure(fig3.courses(both), CONTEXT)
+    figure = fig3.figure(fig3.courses(both), CONTEXT, "FC")
     titles = [axis.get_title() for axis in figure.axes[:4]]
     assert all(f"paper: {name}" in title for name, title in zip(fig3.PAPER.values(), titles, strict=True))
     assert "clamped loss: catapult 2\nexact loss: catapult 2" in titles[2]
@@ -101,4 +105,43 @@ def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
         reproduce(cfg)
     written = {path.name for path in (tmp_path / "fig3-smoke").iterdir()}
     assert {"fig3.png", "fig3.svg", "fig3.md", "history.csv", "verdicts.json"} <= written
-    assert "exact loss" in (tmp_path / "fig3-smoke" / "fig3.md").read_text()
+    text = (tmp_path / "fig3-smoke" / "fig3.md").read_text()
+    assert "exact loss" in text
+    assert "FC 64-16-10, η = 0.01, B = 100, d_in = 65, at most 2 epochs" in text  # what was run, not the paper's
+    below = next(line for line in text.split("\n") if "Below paper scale" in line)
+    assert all(words in below for words in ("2 runs a method", "at most 2 epochs", "16 units", "B = 100", "1000"))
+    verdicts = json.loads((tmp_path / "fig3-smoke" / "verdicts.json").read_text())
+    assert all("B = 100" in verdict["note"] and "16 units" in verdict["note"] for verdict in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("network", "16", "FC 16"),
+        ("batch_size", "16", "B = 16"),
+        ("learning_rate", "0.5", "η = 0.5"),
+        ("max_epochs", 7, "at most 7 epochs"),
+    ],
+)
+def test_the_caption_says_what_the_rows_say_and_no_more(column: str, value: Any, words: str) -> None:
+    runs = made(PAPERS).runs
+    assert training(runs) == "FC, at most 2 epochs"  # rows of an older version
+    assert words in training(runs.assign(**{column: value}))
+    told = below_paper_scale(Rows(runs.assign(**{column: value}), made(PAPERS).evaluations), CONTEXT, "fig3")
+    assert (words.removeprefix("FC ") in told) and "(the paper: " in told
+
+
+def test_kept_rows_of_an_older_version_learn_what_their_key_says() -> None:
+    old = pd.DataFrame({"key": ["a", "b"], "network": ["", "8"]})
+    facts = {key: {"network": "16", "batch_size": 1000} for key in old["key"]}
+    assert with_facts(old, facts).to_dict("list") == {
+        "key": ["a", "b"],
+        "network": ["16", "8"],
+        "batch_size": [1000, 1000],
+    }
+
+
+def test_the_unit_of_the_noise_is_that_of_the_network_that_was_run() -> None:
+    rows = made({1.0: ["catapult"]})
+    (found,) = fig3.courses(Rows(rows.runs.assign(inputs="64", learning_rate="0.01"), rows.evaluations, rows.history))
+    assert found.strength == pytest.approx(785 / 65, rel=1e-5) and found.sigma == 280.1785

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from noise_reg.artefacts import EVERY, redraw
+from noise_reg.artefacts.meters import made_with
 from noise_reg.meter_study import study
 from noise_reg.spec import SpecError
 from tests.composed import composed
@@ -62,6 +63,11 @@ def test_verdicts_follow_their_rules(changes: dict[str, float], expected: dict[s
     assert redraw(tmp_path) == verdicts
 
 
+def test_a_folder_of_an_older_version_says_what_its_settings_do() -> None:
+    asked = ["arch=fc", "arch.widths=[8]", "optimizer.batch_size=1000", "arch.widths=[16]"]
+    assert made_with({"settings": {"overrides": asked}}) == "FC 16, B = 1000"
+
+
 FEW = ["epochs=[0,1]", "draws=4", "images=60", "vectors=3", "spectrum_images=20", "batch=40", "batch_sizes=[8,16,32]"]
 SMALL = ["overrides=['dataset=digits','arch=fc','arch.widths=[12]','optimizer.learning_rate=0.01']", "wandb=disabled"]
 
@@ -69,6 +75,7 @@ SMALL = ["overrides=['dataset=digits','arch=fc','arch.widths=[12]','optimizer.le
 def test_it_is_made_from_its_configuration(tmp_path: Path) -> None:
     with composed("meters", *FEW, *SMALL, f"store={tmp_path}/store", f"results={tmp_path}", "name=small") as cfg:
         study(cfg)
+    assert "FC 64-12-10, η = 0.01, B = 128" in (tmp_path / "meters-small" / "meters.md").read_text()
     course = pd.read_csv(tmp_path / "meters-small" / "course.csv")
     assert course["network"].tolist() == ["decay", "decay", "catapult", "catapult"] and course["epoch"].tolist() == [
         0,

@@ -49,6 +49,7 @@ def test_rows_at_the_papers_scale_say_nothing() -> None:
         ({"train_images": "360"}, "360 training images (the paper: 36000)"),
         ({"precision": "bf16"}, "bf16 (the paper: fp32)"),
         ({"network": "8"}, "8 units (the paper: 1024-1024-1024)"),
+        ({"batch_size": 16}, "B = 16 (the paper: 128)"),
         ({"train_accuracy": 0.5}, "ended from 50.0 % training accuracy on (the paper: 98 %)"),
     ],
 )
@@ -127,6 +128,7 @@ def test_preset_paper_asks_for_the_papers_scale(name: str) -> None:
                 "max_epochs": w.job.spec.max_epochs, "train_accuracy": w.job.spec.stop_accuracy,
                 "train_images": int(images[w.job.spec.dataset.name] * w.job.spec.reading.train_fraction),
                 "network": "-".join(map(str, (*w.job.spec.arch.filters, *w.job.spec.arch.widths))),
+                "batch_size": w.job.spec.optimizer.batch_size, "learning_rate": w.job.spec.optimizer.learning_rate,
             }
             for w in wanted
         ]

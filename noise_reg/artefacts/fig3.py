@@ -22,7 +22,7 @@ from noise_reg.artefacts import markdown
 from noise_reg.artefacts.claims import PAPER_DATASET
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
-from noise_reg.artefacts.methods import dataset_name
+from noise_reg.artefacts.methods import dataset_name, training
 from noise_reg.artefacts.rows import Rows
 from noise_reg.artefacts.statistics import CONTRADICTED, INCONCLUSIVE, REPRODUCED, combine
 from noise_reg.artefacts.verdicts import Part, Verdict, absent, note_of, noted
@@ -30,7 +30,7 @@ from noise_reg.errors import UserError
 from noise_reg.theory.phases import NAMING, PHASES, Phase, phase_of
 
 SOURCE = "Noise Injection Node Regularization for Robust Learning, Fig. 3"
-UNIT = 785 / 0.01  # d_in / eta of the paper's network
+UNIT = 785 / 0.01  # d_in / eta of the paper's network, d_in with the constant input; of rows that do not say theirs
 PAPER = dict(zip((0.0, 0.1, 1.0, 1.8), PHASES, strict=True))  # sigma_epsilon^2 in that unit
 LOSSES = {"": ("clamped loss", (0, (4, 1.6))), "exact loss": ("exact loss", "-")}
 QUANTITIES = {  # column: label, colour, marker
@@ -52,6 +52,7 @@ class Course:
     """One run: sigma_epsilon^2 in units of d_in / eta, the label of its reading, its history and its phase."""
 
     strength: float
+    sigma: float  # sigma_epsilon
     reading: str
     seed: int
     history: pd.DataFrame
@@ -63,8 +64,9 @@ def draw(rows: Rows, context: Mapping[str, Any], out: Path) -> list[Verdict]:
     """fig3.png, .svg, .md under `out`, and the verdicts on N6."""
     found = courses(rows)
     verdicts = judge(found, note_of(context, PAPER_DATASET, dataset_name(context["dataset"])))
-    save_figure(out, "fig3", figure(found, context))
-    save_text(out, "fig3.md", as_markdown(found, context, verdicts))
+    made_with = training(rows.runs)
+    save_figure(out, "fig3", figure(found, context, made_with))
+    save_text(out, "fig3.md", as_markdown(found, context, verdicts, made_with))
     return verdicts
 
 
@@ -74,11 +76,12 @@ def courses(rows: Rows) -> list[Course]:
     found = []
     for run in rows.runs.to_dict("records"):
         history = rows.history[rows.history["key"] == run["key"]].sort_values("epoch")
-        strength = strength_of(float(run.get("sigma_epsilon") or 0))
+        sigma = float(run.get("sigma_epsilon") or 0)
+        strength = strength_of(sigma, unit_of(run))
         diverged = run["status"] == "diverged"
         phase = phase_of(history, diverged=diverged)
         at = int(run["epochs"]) if diverged else None
-        found.append(Course(strength, str(run["reading"]), int(run["seed"]), history, phase, at))
+        found.append(Course(strength, sigma, str(run["reading"]), int(run["seed"]), history, phase, at))
     found.sort(key=lambda c: (c.strength, c.reading, c.seed))
     for one, other in itertools.pairwise(found):
         if (one.strength, one.reading, one.seed) == (other.strength, other.reading, other.seed):
@@ -88,9 +91,15 @@ def courses(rows: Rows) -> list[Course]:
     return found
 
 
-def strength_of(sigma: float) -> float:
+def unit_of(run: Mapping[Any, Any]) -> float:
+    """d_in / eta of the run's own network, where its row says both."""
+    inputs, rate = (str(run.get(name, "")) for name in ("inputs", "learning_rate"))
+    return UNIT if {inputs, rate} & {"", "nan"} else (float(inputs) + 1) / float(rate)
+
+
+def strength_of(sigma: float, unit: float = UNIT) -> float:
     """sigma_epsilon^2 in units of d_in / eta: the paper's where it is that, of which it prints two digits."""
-    strength = sigma**2 / UNIT
+    strength = sigma**2 / unit
     return next((known for known in PAPER if abs(known - strength) < 5e-5), float(f"{strength:.9g}"))
 
 
@@ -132,13 +141,13 @@ def tally(phases: Sequence[str]) -> str:
     return ", ".join(f"{name} {phases.count(name)}" for name in PHASES if name in phases) or "none"
 
 
-def figure(found: Sequence[Course], context: Mapping[str, Any]) -> Figure:
+def figure(found: Sequence[Course], context: Mapping[str, Any], made_with: str) -> Figure:
     """A column a noise; norms, loss and accuracy below each other; every run a line, dashed for the clamped loss."""
     strengths = sorted({course.strength for course in found})
     seeds = len({course.seed for course in found})
     head = Head(
         f"Four phases of a noise injection node: {dataset_name(context['dataset'])}",
-        "FC 784-1024-10, η = 0.01, B = 1000, noise at the input. Every line is one run "
+        f"{made_with}, noise at the input. Every line is one run "
         f"(n = {seeds} a noise and loss). Epoch 0 is the state before the first step, its training loss that of the first "
         f"mini-batch. Preset {context['preset']}.",
         context["below_paper_scale"],
@@ -263,14 +272,16 @@ def legend(found: Sequence[Course]) -> list[Line2D]:
     return handles
 
 
-def as_markdown(found: Sequence[Course], context: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
+def as_markdown(
+    found: Sequence[Course], context: Mapping[str, Any], verdicts: Sequence[Verdict], made_with: str
+) -> str:
     body = []
     for (reading, strength), of in groups(found).items():
         body.append(
             [
                 loss_name(reading),
                 f"{strength:g}",
-                f"{math.sqrt(strength * UNIT):.1f}",
+                f"{of[0].sigma:.1f}",
                 PAPER.get(strength, "–"),
                 tally([course.phase.name for course in of]),
                 str(len(of)),
@@ -287,7 +298,7 @@ def as_markdown(found: Sequence[Course], context: Mapping[str, Any], verdicts: S
     ]  # fmt: skip
     below = [f"**Below paper scale:** {context['below_paper_scale']}."] if context["below_paper_scale"] else []
     caption = (
-        f"{dataset_name(context['dataset'])}, FC 784-1024-10, η = 0.01, B = 1000, d_in = 785; lowest and highest of n runs. "
+        f"{dataset_name(context['dataset'])}, {made_with}; lowest and highest of n runs. "
         f"Preset {context['preset']}. The paper shows pictures only; its phases are the ones that its caption names."
     )
     lines = []

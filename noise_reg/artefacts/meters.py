@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from noise_reg.artefacts import markdown
 from noise_reg.artefacts.folder import save_figure, save_text
 from noise_reg.artefacts.head import Head
-from noise_reg.artefacts.methods import dataset_name
+from noise_reg.artefacts.methods import dataset_name, training
 from noise_reg.artefacts.statistics import CONTRADICTED, REPRODUCED, combine
 from noise_reg.artefacts.tables import claims_table
 from noise_reg.artefacts.verdicts import Part, Verdict, interval_text, slope_part
@@ -115,7 +115,7 @@ def figure(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> Fi
     settings = context["settings"]
     head = Head(
         f"{TITLE}: {dataset_name(context['dataset'])}",
-        f"FC 784-1024-10 as in Fig. 3, one run a noise, node at the input; {settings['draws']} draws of noise, "
+        f"{made_with(context)}, one run a noise, node at the input; {settings['draws']} draws of noise, "
         f"{settings['images']} images, {settings['vectors']} Hutchinson vectors; fp64.",
         context["below_paper_scale"],
     )
@@ -137,6 +137,21 @@ def figure(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any]) -> Fi
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8, handlelength=3)
     return made
+
+
+def made_with(context: Mapping[str, Any]) -> str:
+    """Network and training in words; of a folder of an older version what the overrides of its settings name."""
+    if "training" in context:
+        return training(pd.DataFrame(context["training"]))
+    asked = dict(str(one).partition("=")[::2] for one in context["settings"].get("overrides", []))
+    names = {
+        "arch": "arch",
+        "network": "arch.widths",
+        "learning_rate": "optimizer.learning_rate",
+        "batch_size": "optimizer.batch_size",
+    }
+    known = {column: asked.get(name, "").strip("[]").replace(",", "-") for column, name in names.items()}
+    return training(pd.DataFrame([known]))
 
 
 def networks(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str, str]]:
@@ -239,7 +254,7 @@ def as_markdown(tables: Mapping[str, pd.DataFrame], context: Mapping[str, Any], 
     sigmas = tables["course"].groupby("network", sort=False)["sigma"].first()
     of_nodes = ", ".join(f"{network} σ_ε = {sigma:.1f}" for network, sigma in sigmas.items())
     caption = (
-        f"{dataset_name(context['dataset'])}, FC 784-1024-10 as in Fig. 3, node at the input, one run a noise: {of_nodes}. R_1 and R_2 of "
+        f"{dataset_name(context['dataset'])}, {made_with(context)}, node at the input, one run a noise: {of_nodes}. R_1 and R_2 of "
         f"{settings['draws']} draws at B = {settings['batch']}; gradient, trace and Eq. 7 on {settings['images']} images with "
         f"{settings['vectors']} Hutchinson vectors (± standard error). The paper gives no such numbers."
     )

@@ -11,6 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
+from noise_reg.artefacts.markdown import counted
+
 
 @dataclass(frozen=True)
 class Style:
@@ -70,6 +74,28 @@ def label(method: str, reading: str = "") -> str:
 
 def arch_name(arch: str) -> str:
     return ARCHS.get(arch, arch)
+
+
+def training(runs: pd.DataFrame) -> str:
+    """'FC 784-1024-10, η = 0.01, B = 1000, d_in = 785, at most 60 epochs': what the rows say of network and training, all of them
+    where they differ; what they do not say is left out. d_in counts the constant input."""
+
+    def of(column: str) -> list[str]:
+        if column not in runs:
+            return []
+        found = {str(value) for value in runs[column]} - {"", "nan"}
+        return [f"{value:g}" for value in sorted(map(float, found))]
+
+    inputs, classes = of("inputs"), of("classes")
+    networks = sorted({str(name) for name in runs.get("network", ())} - {"", "nan"})
+    layers = ["-".join([*inputs[:1], name, *classes[:1]]) for name in networks]
+    names = " and ".join(sorted({arch_name(str(arch)) for arch in runs["arch"]}))
+    words = [f"{names} {' and '.join(layers)}".strip()]
+    for sign, values in (("η", of("learning_rate")), ("B", of("batch_size"))):
+        words += [f"{sign} = {' and '.join(values)}"] if values else []
+    words += [f"d_in = {' and '.join(str(int(value) + 1) for value in inputs)}"] if inputs else []
+    words += [f"at most {counted(' and '.join(caps), 'epoch')}" for caps in [of("max_epochs")] if caps]
+    return ", ".join(words)
 
 
 def dataset_name(dataset: str) -> str:

@@ -262,7 +262,7 @@ def as_markdown(found: Mapping[str, dict[int, Phases]], context: Mapping[str, An
     return markdown.document(
         "# Phases of the noise injection node", f"{dataset_name(context['dataset'])}; σ_cat between the last run before the "
         "catapult's onset and the first beyond it; divergence begins between two runs of the grid. "
-        f"{length(context['settings'])}: fewer than Fig. 3's, so that a run still recovering at its end counts as divergent. A run's phase: {NAMING}",
+        f"{length(context['settings'])}: a run still recovering at its end counts as divergent. A run's phase: {NAMING}",
         markdown.scale_note(context),
         markdown.table(header, body), "\n".join(lines), "Rules:", rules,
     )  # fmt: skip

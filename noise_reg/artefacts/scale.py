@@ -1,4 +1,5 @@
-"""What of an artefact's rows is below the paper's scale: runs, epochs, images, network and precision, each as the rows have it.
+"""What of an artefact's rows is below the paper's scale, or not its: runs, epochs, images, network, precision, batch and rate, each as the
+rows have it.
 
 The paper's scale stands in `paper.yaml`; what it does not say of an artefact is not compared.
 """
@@ -63,13 +64,17 @@ def shortfalls(
 ) -> Iterator[Shortfall]:
     """Of the runs of one network and reading."""
     counts = [len(of) for _, of in runs.groupby("method")]
-    if min(counts) < paper.get("runs", 0):
-        yield f"{span(counts)} {'run' if max(counts) == 1 else 'runs'} a method", f"{paper['runs']} runs"
+    open_ = paper.get("not_said", {})
+    if min(counts) < paper.get("runs", open_.get("runs", 0)):
+        papers = f"{paper['runs']} runs" if "runs" in paper else unsaid("runs", open_["runs"])
+        yield f"{span(counts)} {'run' if max(counts) == 1 else 'runs'} a method", papers
     yield from ended_early(runs, paper)
     trained = numbers(runs, "train_images") or [int(context.get("data", {}).get("train_images", paper["train_images"]))]
     if min(trained) < paper["train_images"]:
         yield f"{span(trained)} training images", f"{paper['train_images']}"
-    tested = tested_on(runs, evaluations, context)
+    tested = tested_on(runs, evaluations, context) or dict.fromkeys(
+        ["training"], min(numbers(runs, "test_images") or [ALL])
+    )
     few = {name: count for name, count in tested.items() if count < paper.get("test_images", 0)}
     for count in sorted(set(few.values())):
         names = [name for name, own in few.items() if own == count]
@@ -83,12 +88,22 @@ def shortfalls(
     coarse = [p for p in PRECISIONS[: PRECISIONS.index(paper["precision"])] if p in set(runs["precision"])]
     if coarse:
         yield " and ".join(coarse), str(paper["precision"])
+    for column, sign in (("batch_size", "B"), ("learning_rate", "η")):
+        known = {float(value) for value in runs.get(column, ()) if str(value) not in ("", "nan")}
+        if column in paper and known - {paper[column]}:
+            yield f"{sign} = {' and '.join(f'{value:g}' for value in sorted(known))}", f"{paper[column]:g}"
+
+
+def unsaid(what: str, ours: int) -> str:
+    """Of something that the paper does not say: so, and what our committed figure has."""
+    return f"{what} not said, our committed figure has {ours}"
 
 
 def ended_early(runs: pd.DataFrame, paper: Mapping[str, Any]) -> Iterator[Shortfall]:
     """Runs that a cap below the paper's ended, or a training accuracy below the paper's."""
-    papers = paper.get("until") or counted(paper.get("epochs", 0), "epoch")
-    cut = runs[(runs["stopped_by"] == "epochs") & (runs["max_epochs"] < paper.get("epochs", 0))]
+    open_ = paper.get("not_said", {}).get("epochs", 0)
+    papers = paper.get("until") or (counted(paper["epochs"], "epoch") if "epochs" in paper else unsaid("epochs", open_))
+    cut = runs[(runs["stopped_by"] == "epochs") & (runs["max_epochs"] < paper.get("epochs", open_))]
     if len(cut):
         yield f"at most {counted(span([int(cap) for cap in cut['max_epochs']]), 'epoch')}", papers
     reached = runs.loc[runs["stopped_by"] == "accuracy", "train_accuracy"]

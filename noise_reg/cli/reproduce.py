@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -201,7 +202,6 @@ def collect(pipeline: Pipeline, wanted: Sequence[Wanted], kept: Rows | None, who
         row = {
             "key": key,
             "dataset": spec.dataset.name,
-            "classes": spec.dataset.classes,
             "arch": spec.arch.name,
             "method": method[key],
             "seed": spec.seed,
@@ -210,9 +210,7 @@ def collect(pipeline: Pipeline, wanted: Sequence[Wanted], kept: Rows | None, who
         row |= {"reading": reading[key], "precision": spec.precision, "max_epochs": spec.max_epochs}
         row |= {name: record[name] for name in columns}
         row |= {name: record.get(name, "") for name in ("diverged_quantity", "diverged_step")}
-        data = pipeline.data(spec)
-        row |= {"train_images": len(data.x), "network": "-".join(map(str, (*spec.arch.filters, *spec.arch.widths)))}
-        row |= fields[key]
+        row |= training_facts(pipeline, spec) | fields[key]
         rows.append(row)
         for settings in w.job.evaluations:
             for name, asked, shown in settings.stored():
@@ -227,11 +225,39 @@ def collect(pipeline: Pipeline, wanted: Sequence[Wanted], kept: Rows | None, who
     frames = [pd.DataFrame(rows), concat(evaluations), concat(histories)]
     if kept is not None:
         current = kept.runs["key"].isin(list(reading))
-        committed = [kept.runs[current], kept.evaluations[kept.evaluations["key"].isin(kept.runs["key"][current])]]
+        facts = {w.job.spec.key: training_facts(pipeline, w.job.spec) for w in wanted if w.job.spec.key in old}
+        committed = [
+            with_facts(kept.runs[current], facts),
+            kept.evaluations[kept.evaluations["key"].isin(kept.runs["key"][current])],
+        ]
         if kept.history is not None:
             committed.append(kept.history[kept.history["key"].isin(kept.runs["key"][current])])
         frames = [concat([new, old_]) for new, old_ in zip(frames, committed, strict=False)]
     return Rows(frames[0], frames[1], frames[2] if len(frames) > 2 else None)
+
+
+def training_facts(pipeline: Pipeline, spec: RunSpec) -> dict[str, Any]:
+    """What a row says of its network and training, for captions and what is below the paper's scale. inputs: pixels of an image."""
+    data = pipeline.data(spec)
+    return {
+        "train_images": len(data.x),
+        "test_images": len(data.test_x),
+        "inputs": math.prod(data.image),
+        "classes": spec.dataset.classes,
+        "network": "-".join(map(str, (*spec.arch.filters, *spec.arch.widths))),
+        "learning_rate": spec.optimizer.learning_rate,
+        "batch_size": spec.optimizer.batch_size,
+    }
+
+
+def with_facts(runs: pd.DataFrame, facts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """`runs` with the `facts` of each key where a row of an older version lacks them: the key stands for the whole specification."""
+    runs = runs.copy()
+    for name in next(iter(facts.values()), {}):
+        there = runs[name] if name in runs else pd.Series("", index=runs.index)
+        pairs = zip(runs["key"], there, strict=True)
+        runs[name] = [facts[key][name] if str(value) in ("", "nan") else value for key, value in pairs]
+    return runs
 
 
 def tested_images(pipeline: Pipeline) -> Callable[[RunSpec, EvaluationSpec], int]:
