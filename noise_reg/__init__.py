@@ -15,7 +15,6 @@ The public names, imported when first asked for, so that `import noise_reg` cost
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version  # slow to import
+
         try:
             return version("noise_reg")
         except PackageNotFoundError:  # a checkout that is not installed

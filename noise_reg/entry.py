@@ -9,18 +9,17 @@ from __future__ import annotations
 import functools
 import os
 import re
-import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from noise_reg import interrupts
 from noise_reg.atomic import at_home
 from noise_reg.compose import CONF, composed
 from noise_reg.errors import UserError
@@ -36,20 +35,21 @@ INTERRUPTED = (
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Runs a Hydra entry point as a program."""
-    signal.signal(signal.SIGTERM, terminated)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal that has no sigma
     try:
+        interrupts.raise_interrupt()
         main()
         sys.stdout.flush()  # a full disk under our output is told here, not by the interpreter's end
     except BrokenPipeError:  # whoever read our output has left, as `| head` does
         silence(sys.stdout)
         sys.exit(1)
     except KeyboardInterrupt:
-        leave(INTERRUPTED, 130)
+        leave(INTERRUPTED, interrupts.STATUS)
     except Exception as error:  # noqa: BLE001 - whatever Hydra meets before the task begins
         leave_with(error, composing=True)
+    interrupts.leave_at_once()
     sys.exit(0)
 
 
@@ -87,7 +87,9 @@ def mean_home(cfg: DictConfig) -> None:
 
 
 def leave_with(error: Exception, *, composing: bool) -> NoReturn:
-    """Ends the program: status 2 where the input or the machine is to blame, 1 where the program is."""
+    """Ends the program: status 2 where the input or the machine is to blame, 1 where the program is, 130 where it is an interrupt's."""
+    if interrupts.received:  # on its way here a library made another exception of it
+        leave(INTERRUPTED, interrupts.STATUS)
     text = "".join(traceback.format_exception(error))
     if os.environ.get("NOISE_REG_TRACEBACK") not in (None, "", "0"):
         print(text, file=sys.stderr)
@@ -157,11 +159,8 @@ def with_known_keys(message: str) -> str:
     return f"{found[1]}: unknown key{f' of {group}' if group else ''}; known are {known}"
 
 
-def terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def leave(message: str, status: int) -> NoReturn:
+    interrupts.leave_at_once()  # a second one
     try:
         sys.stdout.flush()
     except OSError:  # the same trouble again

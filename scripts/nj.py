@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from noise_reg import interrupts
+
+if __name__ == "__main__":
+    interrupts.leave_at_once()  # until `entry.run`: what follows takes seconds to import
+
 import hydra
 from omegaconf import DictConfig
 

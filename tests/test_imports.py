@@ -13,7 +13,7 @@ from tests.composed import ROOT
 
 # from the ground up; a module may import from rows above its own and from its own package
 LAYERS = [
-    ["errors", "sums", "decimals"],
+    ["errors", "sums", "decimals", "interrupts"],
     ["faults", "sweep_folder"],
     ["workers", "checkout", "graph", "precision", "plugins"],
     ["spec"],
