@@ -137,6 +137,7 @@ write(KEYS[1], 10)
 store.write_evaluation(KEYS[1], "clean", {}, [(0.0, 0.5)])
 store.save_checkpoint("stack", {"w": np.zeros(10)}, {"epoch": 1})
 print("ready", flush=True)
+input()
 def attempt(call, *args):
     try:
         call(*args)
