@@ -16,6 +16,7 @@ from noise_reg.own_model import evaluate_composed, named_model
 from noise_reg.pipeline import Pipeline
 from noise_reg.plugins import load_plugins
 from noise_reg.spec import RunSpec, flatten, parse
+from noise_reg.store.nearby import where_else
 
 
 def reevaluate(cfg: DictConfig) -> None:
@@ -44,7 +45,7 @@ def reevaluate(cfg: DictConfig) -> None:
         pipeline.say(f"runs = {key}: not in the store {runtime.store}, which holds {len(there)} runs")
     if not asked:
         raise UserError(
-            f"store = {runtime.store}: holds no runs; train some with scripts/train.py store={runtime.store}"
+            f"store = {runtime.store}: holds no runs{where_else(pipeline.store.root)}; train some with scripts/train.py store={runtime.store}"
         )
     usable, unusable = usable_runs(pipeline, [key for key in asked if key in there])
     jobs = [Job(spec, method, evaluations, runtime) for spec, method in usable]

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import Mock
@@ -298,3 +298,49 @@ def test_importing_the_store_leaves_torch_out() -> None:
     code = "import sys, noise_reg.store; sys.exit('torch' in sys.modules)"
     home = Path(noise_reg.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=home, timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("read", [Store.runs, Store.evaluations, Store.model_evaluations])
+@pytest.mark.parametrize(
+    ("folder", "named"),
+    [
+        ("store/runs", "it is part of the store {}"),
+        (f"store/runs/{KEY}", "it is part of the store {}"),
+        ("store/elsewhere", "it is part of the store {}"),  # which is not there
+        ("", "in it there is the store {}"),
+        ("plain", "is no store"),
+        ("nowhere", "there is no such folder"),
+    ],
+)
+def test_a_folder_that_is_no_store_says_so_and_which_one_is(
+    store: Store, told: Told, read: Callable[[Store], pd.DataFrame], folder: str, named: str
+) -> None:
+    place = store.root.parent / folder
+    (store.root.parent / "plain").mkdir()
+    wrong = Store(place)
+    wrong.warn = told
+    assert read(wrong).empty
+    (message,) = told
+    assert str(place) in message and named.format(store.root) in message
+
+
+def test_a_store_with_or_without_runs_is_not_doubted(store: Store, told: Told, tmp_path: Path) -> None:
+    begun = Store(tmp_path / "begun")
+    begun.warn = told
+    with begun.claim([KEY]):
+        pass
+    for one in (store, begun):
+        one.runs(), one.evaluations(), one.model_evaluations()
+        one.check_place()
+    assert told == []
+
+
+def test_no_store_is_begun_in_another_or_around_it(store: Store, tmp_path: Path) -> None:
+    for part in ("runs", f"runs/{KEY}"):
+        with pytest.raises(StoreError, match=f"it is part of the store {store.root}. Remedy: .*store={store.root}, or"):
+            Store(store.root / part).check_place()
+    store.root.rename(tmp_path / "runs")  # the name that makes the folder around it look like a store
+    with pytest.raises(
+        StoreError, match=f"in it there is the store {tmp_path}/runs. Remedy: .*store={tmp_path}/runs, "
+    ):
+        Store(tmp_path).check_place()

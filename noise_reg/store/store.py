@@ -25,6 +25,7 @@ import pandas as pd
 from noise_reg import atomic
 from noise_reg.atomic import StoreError, explained
 from noise_reg.store.claims import Claims
+from noise_reg.store.nearby import is_store, stores_nearby, where_else
 from noise_reg.store.run_folder import RunFolder, describe
 from noise_reg.store.sealed import Damaged, Missing, Tensors, checkpoint_chunks, plain, read_checkpoint
 
@@ -46,7 +47,6 @@ OWN = {
     "wandb",
     "hydra",
 }  # what stands in the folder of a store
-KEY = re.compile(r"[0-9a-f]{16}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 AGAIN = "the command that made it makes it anew"
@@ -82,10 +82,15 @@ class Store:
 
     def check_place(self) -> None:
         """Raises StoreError where a store would be begun in a folder that holds other things already."""
-        runs = self.root / "runs"
-        if not self.root.is_dir() or (runs.is_dir() and any(KEY.fullmatch(path.name) for path in runs.iterdir())):
+        if not self.root.is_dir() or is_store(self.root):
             return
         others = sorted(path.name for path in self.root.iterdir() if path.name not in OWN and path.name[0] != ".")
+        nearby = stores_nearby(self.root)
+        if nearby and (others or nearby[0] == self.root / "runs"):
+            raise StoreError(
+                f"store = {self.root}: is no store{where_else(self.root)}. Remedy: choose that one, as store={nearby[0]}, or a new "
+                "folder"
+            )
         if others:
             more = ", ..." if len(others) > 3 else ""
             raise StoreError(
@@ -93,9 +98,15 @@ class Store:
                 f"folder of its own, as store={self.root / 'runs'}"
             )
 
-    def warn_if_nowhere(self) -> None:
-        if not self.root.exists():
-            self.warn(f"store = {self.root}: there is no such folder, so it holds no runs")
+    def warn_if_no_store(self) -> None:
+        """Names a folder that is not there or is no store, and the store nearby that may be meant."""
+        if is_store(self.root):
+            return
+        there, elsewhere = self.root.exists(), where_else(self.root)
+        begun = there and any((self.root / name).is_dir() for name in OWN)  # a store that has no runs yet
+        if elsewhere or not begun:
+            what = "is no store" if there else "there is no such folder"
+            self.warn(f"store = {self.root}: {what}, so it holds no runs{elsewhere}")
 
     # --- runs -------------------------------------------------------------------------------------------------------
 
@@ -188,7 +199,7 @@ class Store:
 
     def runs(self) -> pd.DataFrame:
         """One row a run: `RUN_COLUMNS`, then the record's other scalars. Damaged runs are named and left out."""
-        self.warn_if_nowhere()
+        self.warn_if_no_store()
         rows: list[dict[str, Any]] = []
         for run in self._runs():
             with self._left_out_if_damaged(f"run {run.key}"):
@@ -236,6 +247,8 @@ class Store:
 
     def evaluations(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
         """One row a strength of each evaluation, of these runs or of all: `EVALUATION_COLUMNS`. Damaged ones are named and left out."""
+        if keys is None:
+            self.warn_if_no_store()
         rows: list[tuple[Any, ...]] = []
         for run in self._runs() if keys is None else map(self._run, keys):
             with self._left_out_if_damaged(f"run {run.key}"):
@@ -263,6 +276,7 @@ class Store:
 
     def model_evaluations(self) -> pd.DataFrame:
         """Like `evaluations`, of the user's own models: `key` is the name they were given. Damaged ones are named and left out."""
+        self.warn_if_no_store()
         rows: list[tuple[Any, ...]] = []
         for model in map(RunFolder, sorted((self.root / "models").glob("[!.]*"))):
             for name in model.evaluation_names():
