@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[nn.Module, str]] = {
     "infinite": (Plain(lambda logits: logits / 0), "not finite"),
     "on another device": (Plain(lambda logits: logits.to("meta")), "logits on meta, must be on cpu"),
     "other images": (nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), r"given images \(2, 1, 8, 8\) of digits.* raised RuntimeError"),
-    "raises": (Plain(lambda logits: logits.nonsense), "raised AttributeError"),
+    "raises": (Plain(lambda logits: logits.no_such_attribute), "raised AttributeError"),  # type: ignore[attr-defined]
     "without a gradient": (Plain(no_gradient), "without a gradient by the pixels"),
     "parts elsewhere": (nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Linear(10, 10, device="meta")), "several devices"),
     "no memory of its own": (nn.Sequential(nn.Flatten(), nn.Linear(64, 10, device="meta")), "cannot be moved to cpu"),
