@@ -27,6 +27,7 @@ from noise_reg.bench.report import Job, Report, floor_name, machine, save, show,
 from noise_reg.bench.work import Recipe, Timed, Weights, Workload, peak_mib, synchronize
 from noise_reg.config import device_check, read_job, read_study
 from noise_reg.errors import UserError
+from noise_reg.limits import EPOCHS, IMAGES, check_count
 from noise_reg.pipeline import find_device
 from noise_reg.place import read_place
 from noise_reg.spec import RunSpec, SpecError
@@ -124,8 +125,8 @@ def read_settings(cfg: DictConfig) -> Settings:
     if BASE not in plain["contenders"]:
         raise SpecError(f"contenders = {plain['contenders']}: must hold {BASE}, to which the ratios refer")
     for name in ("repeats", "gate_steps"):
-        check_whole(name, plain[name])
-    check_whole("evaluate.images", plain["evaluate"]["images"])
+        check_count(name, plain[name])
+    check_count("evaluate.images", plain["evaluate"]["images"], 1, IMAGES)
     check_list("evaluate.job", [plain["evaluate"]["job"]], plain["job"])
     check_list("memory", plain["memory"], plain["job"], may_be_empty=True)
     problem = device_check(str(plain["device"]))
@@ -153,18 +154,13 @@ def check_list(field: str, values: Any, known: Mapping[str, Any], *, may_be_empt
         raise SpecError(f"{field} = {values}: must be a list, each one of {', '.join(known)}")
 
 
-def check_whole(field: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SpecError(f"{field} = {value}: must be a whole number of at least 1")
-
-
 def read_recipe(name: str, plain: Mapping[str, Any], device: str) -> Recipe:
     """Methods x seeds; a loop over single runs trains each method's first seed."""
     job, steps = plain["job"][name], plain["steps"].get(name)
     epochs = plain["epochs"].get(name, 1)
-    check_whole(f"steps.{name}", steps)
-    check_whole(f"epochs.{name}", epochs)
-    check_whole(f"job.{name}.seeds", job["seeds"])
+    check_count(f"steps.{name}", steps, 1, EPOCHS)
+    check_count(f"epochs.{name}", epochs)
+    check_count(f"job.{name}.seeds", job["seeds"])
     specs: list[RunSpec] = []
     single: list[int] = []
     for overrides in job["methods"]:
@@ -179,7 +175,7 @@ def read_cold(plain: Mapping[str, Any], device: str) -> list[Cold]:
     cold = plain["cold"]
     check_list("cold.jobs", cold["jobs"], plain["job"], may_be_empty=True)
     for name in ("epochs", "repeats"):
-        check_whole(f"cold.{name}", cold[name])
+        check_count(f"cold.{name}", cold[name])
     found = []
     for name in cold["jobs"]:
         job = plain["job"][name]

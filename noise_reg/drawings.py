@@ -20,20 +20,20 @@ from noise_reg.artefacts import MEASURED
 from noise_reg.checkout import commit
 from noise_reg.config import read_job
 from noise_reg.data import Standardizer, load
+from noise_reg.limits import check_count
 from noise_reg.losses import LOSSES
 from noise_reg.nn import CLEAN, DTYPES, StackedModel, depth
 from noise_reg.place import deliver, of_measurement, read_place
 from noise_reg.prepare import TrainingData
 from noise_reg.regularizers import node_layers
-from noise_reg.spec import RunSpec, SpecError
+from noise_reg.spec import RunSpec
 from noise_reg.train import new_stack, train
 
 
 def draw(cfg: DictConfig) -> None:
     """Trains the small network, looks at the large ones and draws results/drawings."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    if not isinstance(plain["points"], int) or plain["points"] < 20:
-        raise SpecError(f"points = {plain['points']}: must be a whole number of at least 20")
+    check_count("points", plain["points"], 20)
     place = read_place(cfg, "drawings", ())
     tables = {**boundary(plain), "layers": layers(plain), "mask": mask(plain)}
     context = {

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from noise_reg.limits import IMAGES, count
 from noise_reg.spec import MAX_SEED, checked, each, number, one_of
 
 Stored = tuple[str, dict[str, Any], str]  # an evaluation's name in the store, its settings there, its name in rows
@@ -16,7 +17,7 @@ class CorruptionSpec:
     """How Eq. 8 is evaluated [6]: its grid, the noise draws averaged over, and the space in which the noise is added."""
 
     grid: tuple[float, ...] = checked(each(number(0, 1), at_least=1, once=True))
-    draws: int = checked(number(1))
+    draws: int = checked(count(1))
     space: str = checked(one_of("standardized", "pixel"))
     seed: int = checked(number(0, MAX_SEED))
 
@@ -45,11 +46,11 @@ class AttackSpec:
     space: str = checked(one_of("pixel", "standardized"))
     clip: bool = checked(one_of(True, False))  # keep pixels in [0, 1]
     loss: str = checked(one_of("exact", "clamped", "stable"))  # whose gradient is climbed, see `ascent_direction`
-    steps: int = checked(number(1))
+    steps: int = checked(count(1))
     step: float = checked(number(0, open_low=True))
     projection: bool = checked(one_of(True, False))
     random_start: bool = checked(one_of(True, False))
-    images: int = checked(number(0))  # so many of the test images, the first; 0 means all
+    images: int = checked(count(0, IMAGES))  # so many of the test images, the first; 0 means all
     seed: int = checked(number(0, MAX_SEED))
 
     @property
@@ -84,9 +85,9 @@ class CertificateSpec:
 
     delta: float = checked(number(0, open_low=True))
     large: float = checked(number(0, open_low=True))
-    steps: int = checked(number(1))
+    steps: int = checked(count(1))
     step: float = checked(number(0, open_low=True))
-    images: int = checked(number(1))  # so many of the test images, the first
+    images: int = checked(count(1, IMAGES))  # so many of the test images, the first
     seed: int = checked(number(0, MAX_SEED))
 
     label = "certificate_autoattack"  # the last to be written
@@ -104,7 +105,7 @@ class CertificateSpec:
 
     def passes(self, images: int) -> float:
         """Forward passes over the `images` test images: AutoAttack makes some ten thousand of what is still right."""
-        return 5000 * self.images / images
+        return 5000 * min(self.images, images) / images
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from noise_reg.artefacts import MEASURED
 from noise_reg.cli.reproduce import run_provenance
 from noise_reg.config import read_job, read_runtime, read_study
+from noise_reg.limits import EPOCHS, IMAGES, REPEATED, check_count
 from noise_reg.nn import CLEAN
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
@@ -52,9 +53,8 @@ def study(cfg: DictConfig) -> None:
 
 
 def check(plain: dict[str, Any]) -> None:
-    for name in ("images", "draws", "vectors"):
-        if not isinstance(plain[name], int) or isinstance(plain[name], bool) or plain[name] < 2:
-            raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least 2")
+    for name, most in (("images", IMAGES), ("draws", REPEATED), ("vectors", REPEATED)):
+        check_count(name, plain[name], 2, most)
     sigmas = plain["sigmas"]
     numbers = isinstance(sigmas, list) and all(type(v) in (int, float) and v > 0 for v in sigmas)
     if not numbers or sigmas != sorted(set(sigmas)) or len(sigmas) < 3:
@@ -62,8 +62,7 @@ def check(plain: dict[str, Any]) -> None:
     if not plain["networks"]:
         raise SpecError("networks: at least one must be given")
     for name, network in plain["networks"].items():
-        if not isinstance(network["epochs"], int) or network["epochs"] < 0:
-            raise SpecError(f"networks.{name}.epochs = {network['epochs']}: must be a whole number of at least 0")
+        check_count(f"networks.{name}.epochs", network["epochs"], 0, EPOCHS)
 
 
 def trained(spec: RunSpec, data: TrainingData, epochs: int) -> Function:

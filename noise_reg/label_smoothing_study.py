@@ -22,6 +22,7 @@ from noise_reg.cli.reproduce import network_facts, run_provenance
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.evaluations.calibration import binned, predictions
+from noise_reg.limits import check_count
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
@@ -73,8 +74,7 @@ def check(plain: dict[str, Any]) -> None:
     if len(epsilons) < 2 or epsilons[0] != 0:
         raise SpecError(f"epsilons = {epsilons}: must hold 0 and at least one number above it, to be compared with it")
     for name, least in (("seeds", 1), ("bins", 2)):
-        if type(plain[name]) is not int or plain[name] < least:
-            raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least {least}")
+        check_count(name, plain[name], least)
     if type(plain["sure"]) not in (int, float) or not 0 < plain["sure"] < 1:
         raise SpecError(f"sure = {plain['sure']}: must be a number between 0 and 1")
 

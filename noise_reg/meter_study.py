@@ -22,6 +22,7 @@ from tqdm import tqdm
 from noise_reg.artefacts import MEASURED
 from noise_reg.cli.reproduce import run_provenance, training_facts
 from noise_reg.config import Job, read_job, read_runtime, read_study
+from noise_reg.limits import IMAGES, REPEATED, check_count
 from noise_reg.nn import StackedModel
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
@@ -83,8 +84,7 @@ def study(cfg: DictConfig) -> None:
 
 def check(plain: dict[str, Any]) -> None:
     for name in ("images", "draws", "vectors", "batch", "spectrum_images"):
-        if not isinstance(plain[name], int) or plain[name] < 2:
-            raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least 2")
+        check_count(name, plain[name], 2, REPEATED if name in ("draws", "vectors") else IMAGES)
     for name in ("epochs", "batch_sizes", "sigmas"):
         values = plain[name]
         numbers = isinstance(values, list) and values and all(type(v) in (int, float) for v in values)

@@ -19,6 +19,7 @@ from noise_reg.config import Job, read_evaluations, read_job, read_runtime, read
 from noise_reg.decimals import shortest
 from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import EvaluationSpec
+from noise_reg.limits import check_count
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.precision import arithmetic
@@ -58,8 +59,7 @@ def check(plain: Mapping[str, Any]) -> None:
     )
     for where, group, names in places:
         for name in names:
-            if not isinstance(group[name], int) or isinstance(group[name], bool) or group[name] < 1:
-                raise SpecError(f"{where}{name} = {group[name]}: must be a whole number of at least 1")
+            check_count(f"{where}{name}", group[name])
     for name, least in (("jacobian", "above 0"), ("noise", "of at least 0")):
         values = plain["map"][name]
         numbers = isinstance(values, list) and values and all(type(v) in (int, float) and v >= 0 for v in values)

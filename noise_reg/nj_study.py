@@ -24,6 +24,7 @@ from noise_reg.cli.reproduce import outcome, run_provenance
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
 from noise_reg.evaluation_spec import ValidationSpec
+from noise_reg.limits import check_count
 from noise_reg.nn import Places, StackedModel
 from noise_reg.nn.export import stacked_model
 from noise_reg.pipeline import Pipeline
@@ -101,8 +102,7 @@ def study(cfg: DictConfig) -> None:
 
 def check(plain: Mapping[str, Any]) -> None:
     for name, least in (("seeds", 1), ("bins", 4)):
-        if not isinstance(plain[name], int) or isinstance(plain[name], bool) or plain[name] < least:
-            raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least {least}")
+        check_count(name, plain[name], least)
     found = plain["search_seeds"]
     if (
         not isinstance(found, list)

@@ -21,6 +21,7 @@ from noise_reg.artefacts.phases import bracket
 from noise_reg.cli.reproduce import collect, network_facts, run_provenance
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
+from noise_reg.limits import check_count
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.spec import SpecError
@@ -90,8 +91,7 @@ def check(plain: Any) -> tuple[list[float], int, int]:
         ("seeds", plain["seeds"], 1),
         ("bisections", plain["bisections"], 0),
     ):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise SpecError(f"{name} = {value}: must be a whole number of at least {least}")
+        check_count(name, value, least)
     if not plain["settings"]:
         raise SpecError("settings: must name at least one setting")
     return [float(s) for s in np.geomspace(low, high, count).round(6)], plain["seeds"], plain["bisections"]

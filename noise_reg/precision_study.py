@@ -21,6 +21,7 @@ from noise_reg.artefacts.markdown import counted
 from noise_reg.cli.reproduce import network_facts, run_provenance
 from noise_reg.config import Job, Runtime, read_job, read_runtime, read_study
 from noise_reg.estimate import estimate
+from noise_reg.limits import EPOCHS, REPEATED, check_count
 from noise_reg.pipeline import Pipeline, find_device
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.precision import products
@@ -72,8 +73,7 @@ def check(plain: Mapping[str, Any], device: torch.device) -> None:
     if type(margin) not in (int, float) or not (math.isfinite(margin) and margin > 0):
         raise SpecError(f"margin = {margin}: must be a finite number of points above 0")
     for name in ("seeds", "max_epochs"):
-        if type(plain[name]) is not int or plain[name] < 1:
-            raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least 1")
+        check_count(name, plain[name], 1, EPOCHS if name == "max_epochs" else REPEATED)
     check_overrides(plain)
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
-from noise_reg.errors import UserError
+from noise_reg.errors import SpecError as SpecError  # noqa: PLC0414 - named from here too
+from noise_reg.limits import EPOCHS, count
 
 DATASETS = {"fmnist": 10, "mnist": 10, "mnist_binary": 10, "usps": 10, "cifar10": 10, "digits": 10}  # classes of each
 CONTENT = re.compile(r"[0-9a-f]{16}")  # what names a user's own data set
@@ -59,10 +60,6 @@ ADDED_LATER: dict[str, Any] = {
 }
 
 Check = Callable[[Any], str | None]
-
-
-class SpecError(UserError):
-    """A value that cannot be run: names the field, the value and what is allowed."""
 
 
 def one_of(*allowed: object) -> Check:
@@ -278,7 +275,7 @@ class ReadingSpec:
     jacobian_estimator: str = checked(
         one_of("exact", "projection", "hutchinson")
     )  # [17] over all outputs, or along random directions
-    jacobian_directions: int = checked(number(1))  # [17] a sample (projection) or a mini-batch
+    jacobian_directions: int = checked(count(1))  # [17] a sample (projection) or a mini-batch
     weight_noise_draw: str = checked(one_of("batch", "sample"))  # [18] one draw a mini-batch, or one a sample
 
 
@@ -316,7 +313,7 @@ class RunSpec:
     optimizer: OptimizerSpec
     reading: ReadingSpec
     distribution: DistributionSpec
-    max_epochs: int = checked(number(1))
+    max_epochs: int = checked(count(1, EPOCHS))
     stop_accuracy: float = checked(
         number(0, 1, open_low=True)
     )  # training accuracy at which a run ends; 1 needs all right

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from noise_reg.artefacts.methods import label
 from noise_reg.config import Job, read_evaluations, read_job, read_runtime
 from noise_reg.evaluation_spec import AttackSpec, CertificateSpec, EvaluationSpec
+from noise_reg.limits import check_count
 from noise_reg.spec import RunSpec, SpecError, flatten
 
 
@@ -55,8 +56,7 @@ def wanted_runs(cfg: DictConfig) -> list[Wanted]:
         lines.append((panel, chosen, second["reading"], second.get("seeds", again["seeds"])))
     wanted = []
     for panel, overrides, reading, seeds in lines:
-        if not isinstance(seeds, int) or seeds < 1:
-            raise SpecError(f"preset {preset['name']}: seeds = {seeds}: must be a whole number of at least 1")
+        check_count(f"preset {preset['name']}: seeds", seeds)
         job = read_job(hydra.compose("train", overrides=overrides))
         for seed in range(min(seeds, most)):
             spec = job.spec.replace(seed=seed)

@@ -27,6 +27,7 @@ from noise_reg.artefacts import MEASURED
 from noise_reg.cli.reproduce import run_provenance
 from noise_reg.config import Job, read_job, read_runtime, read_study
 from noise_reg.errors import UserError
+from noise_reg.limits import IMAGES, REPEATED, check_count
 from noise_reg.pipeline import Pipeline
 from noise_reg.place import deliver, read_place, study_context
 from noise_reg.prepare import TrainingData
@@ -119,8 +120,7 @@ def check(plain: dict[str, Any]) -> None:
         ("points", 3),
         ("seeds", 3),
     ):
-        if type(plain[name]) is not int or plain[name] < least:
-            raise SpecError(f"{name} = {plain[name]}: must be a whole number of at least {least}")
+        check_count(name, plain[name], least, IMAGES if name == "images" else REPEATED)
     for name, least in (("etas", 4), ("strengths", 1), ("probes", 2)):
         values = plain[name]
         numbers = isinstance(values, list) and all(type(v) in (int, float) and 0 < v < math.inf for v in values)

@@ -14,7 +14,7 @@ from tests.composed import ROOT
 # from the ground up; a module may import from rows above its own and from its own package
 LAYERS = [
     ["errors", "sums", "decimals", "interrupts"],
-    ["faults", "sweep_folder"],
+    ["faults", "sweep_folder", "limits"],
     ["workers", "checkout", "graph", "precision", "plugins"],
     ["spec"],
     ["streams", "data", "atomic", "theory", "evaluation_spec", "shape"],

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from noise_reg.errors import UserError
+from noise_reg.limits import EPOCHS, SAMPLES, check_count
 from noise_reg.theory.toy import (
     Array,
     Toy,
@@ -116,8 +117,7 @@ def check(settings: Mapping[str, Any]) -> None:
         if not settings[name] > 0:
             raise UserError(f"study.{name} = {settings[name]}: must be above 0")
     for name in ("steps", "samples", "grid", "repeats", "bound_draws", "noise_steps"):
-        if not isinstance(settings[name], int) or settings[name] < 2:
-            raise UserError(f"study.{name} = {settings[name]}: must be a whole number of at least 2")
+        check_count(f"study.{name}", settings[name], 2, SAMPLES if name in ("samples", "bound_draws") else EPOCHS)
     for name in ("sigma_range", "eta_range", "pull_range"):
         low, high = settings[name]
         if not 0 < low < high:
