@@ -100,7 +100,9 @@ def read_job(cfg: DictConfig) -> Job:
     try:
         tree = as_meant(OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
-        raise SpecError(f"{error.full_key}: {error.msg}") from error
+        raise SpecError(
+            f"{error.full_key}: {str(error).splitlines()[0]}. Remedy: give {error.full_key} a value of its own"
+        ) from error
     assert isinstance(tree, dict)
     known = {
         *RUN_KEYS,
@@ -202,6 +204,10 @@ def read_regularizer(cfg: DictConfig) -> dict[str, Any]:
     try:
         regularizer = as_meant(OmegaConf.to_container(cfg.regularizer, resolve=True))
     except InterpolationKeyError as error:
+        if "'noise." not in str(error):
+            raise SpecError(
+                f"{error.full_key}: {str(error).splitlines()[0]}. Remedy: give {error.full_key} a value of its own"
+            ) from error
         raise SpecError(
             f"regularizer = {name}: the paper gives no sigma_epsilon for arch.name = {cfg.arch.get('name')}, arch.widths = "
             f"{cfg.arch.get('widths')} with optimizer.name = {cfg.optimizer.get('name')}. Remedy: regularizer=in_ninr regularizer.sigma=<number> "

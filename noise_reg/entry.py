@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from noise_reg import interrupts
@@ -93,7 +94,9 @@ def leave_with(error: Exception, *, composing: bool) -> NoReturn:
     text = "".join(traceback.format_exception(error))
     if os.environ.get("NOISE_REG_TRACEBACK") not in (None, "", "0"):
         print(text, file=sys.stderr)
-    message = (wrong_choice(error) if composing else None) or explanation(error, composing=composing)
+    message = ((wrong_choice(error) or wrong_sweep(error)) if composing else None) or explanation(
+        error, composing=composing
+    )
     if message is not None:
         leave(with_known_keys(message) if is_of_configuration(error) else message, 2)
     leave(
@@ -101,6 +104,19 @@ def leave_with(error: Exception, *, composing: bool) -> NoReturn:
         "already stored is lost. Remedy: report it with that traceback, or change what was asked for.",
         1,
     )
+
+
+def wrong_sweep(error: Exception) -> str | None:
+    """Which override it was, where its values cannot be listed, as those of range(0,1,0)."""
+    for argument in sys.argv[1:]:
+        try:
+            parsed = OverridesParser.create().parse_override(argument)
+            if parsed.is_sweep_override():
+                next(iter(parsed.sweep_iterator()), None)
+        except Exception as same:  # noqa: BLE001 - is it the one?
+            if type(same) is type(error) and str(same) == str(error) and not is_of_configuration(error):
+                return f"{argument}: has no values: {error}. Remedy: mend it, or list the values, as seed=0,1,2"
+    return None
 
 
 def wrong_choice(error: Exception) -> str | None:
@@ -128,7 +144,7 @@ def kept(text: str) -> str:
 
 def check_added() -> None:
     """Raises UserError for a key that was added with '+' and that nobody would read."""
-    chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    chosen: Any = OmegaConf.to_container(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     added = [override.lstrip("+").partition("=")[0] for override in chosen if override.startswith("+")]
     if not added:
         return

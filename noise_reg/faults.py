@@ -57,7 +57,7 @@ def explanation(error: BaseException, *, composing: bool) -> str | None:
         if is_memory(link):
             return f"memory: not enough of it: {one_line(link)}. {MEMORY_REMEDY}."
     if is_of_configuration(error):
-        return one_line(error)
+        return of_configuration(error)
     if isinstance(error, OSError):
         return of_system(error)
     if composing:
@@ -91,6 +91,22 @@ def one_line(error: BaseException) -> str:
 
 def is_of_configuration(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in CONFIGURATION
+
+
+def of_configuration(error: BaseException) -> str:
+    """The message of Hydra or OmegaConf, with the field and the remedy where it lacks them."""
+    message, field = one_line(error), getattr(error, "full_key", None)
+    if "nterpolation" in message and field:
+        referring = [argument.partition("=")[0] for argument in sys.argv[1:] if "${" in argument]
+        field = referring[0] if field.startswith("hydra.") and referring else field  # Hydra's own refer to ours
+        return f"{field}: this reference cannot be followed: {message.splitlines()[0]}. Remedy: give {field} a value of its own"
+    if "override_grammar" not in message:
+        return message
+    for argument in sys.argv[1:]:
+        name, _, value = argument.partition("=")
+        if value.startswith("~"):
+            return f"{argument}: a ~ must be quoted. Remedy: \"{name}='{value}'\" with both quotes, or {name}=$HOME{value[1:]}"
+    return f"{message}\nRemedy: quote text that holds anything but letters, digits and simple signs, as \"<name>='<text>'\" with both quotes"
 
 
 def is_memory(error: BaseException) -> bool:

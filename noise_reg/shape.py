@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from noise_reg.spec import SpecError
 
@@ -24,11 +25,15 @@ def check_shape(cfg: DictConfig, conf: Path, script: str) -> None:
     written = file_of(conf / f"{script}.yaml")
     if written is None:
         return
+    check_references(cfg)
     for group, optional in groups_of(written):
         value = value_of(cfg, group)
         if value is None and optional:
             continue
         if not isinstance(value, Mapping):
+            file = file_that_holds(value, group)
+            if file is not None:
+                raise SpecError(f"{file}: must hold a mapping, as the files in conf/{group}/ do, and holds {value!r}")
             known = ", ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
             raise SpecError(f"{group} = {value!r}: must be one of {known}")
         own_file = file_of(conf / group / f"{value.get('name')}.yaml") if group in NAMED_BY_FILE else None
@@ -38,7 +43,7 @@ def check_shape(cfg: DictConfig, conf: Path, script: str) -> None:
     if "presets" in own and isinstance(cfg.get("preset"), DictConfig):
         own.preset = cfg.preset
     for key in own:
-        if key != "preset":
+        if key != "preset" and leads_somewhere(cfg, key):
             check_alike(value_of(cfg, str(key)), value_of(own, str(key)), str(key))
 
 
@@ -63,6 +68,39 @@ def groups_of(written: DictConfig) -> Iterator[tuple[str, bool]]:
             words = str(name).split()
             if "override" not in words and "@" not in str(name):
                 yield words[-1], "optional" in words or choice is None
+
+
+def file_that_holds(value: Any, group: str) -> Path | None:
+    """The file of a configuration group that is all `value`, as only a user's can be where that is no mapping."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() and value is not None else []
+    for source in sources:
+        for file in sorted((Path(source.path) / group).glob("*.yaml")) if source.schema == "file" else []:
+            if OmegaConf.load(file) == value:
+                return file
+    return None
+
+
+def check_references(cfg: DictConfig | ListConfig, where: str = "") -> None:
+    """Raises SpecError for a reference that goes in a circle or whose resolver fails; one to a key that is not there is explained
+    by whoever reads it, as it may say what is missing."""
+    keys: Any = cfg if isinstance(cfg, DictConfig) else range(len(cfg))
+    for key in keys:
+        node, name = cfg._get_node(key), f"{where}{key}"
+        if isinstance(node, DictConfig | ListConfig) and not (
+            node._is_none() or node._is_missing() or node._is_interpolation()
+        ):
+            check_references(node, f"{name}.")
+            continue
+        try:
+            cfg[key]
+        except (InterpolationKeyError, MissingMandatoryValue):
+            continue
+        except (OmegaConfBaseException, RecursionError) as error:
+            written = node._value() if isinstance(node, Node) else node
+            what = str(error).splitlines()[0]
+            raise SpecError(
+                f"{name} = {written}: this reference cannot be followed: {what}. Remedy: give {name} a value of its own"
+            ) from error
 
 
 def value_of(cfg: DictConfig, key: Any) -> Any:

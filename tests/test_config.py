@@ -108,7 +108,7 @@ def test_a_mistake_is_named_with_what_is_allowed(overrides: list[str], message: 
 def test_ninr_without_a_paper_value_says_how_to_give_one(tmp_path: object) -> None:
     with composed("train", "~noise", "regularizer=in_ninr_decay") as cfg, pytest.raises(SpecError) as error:
         read_job(cfg)
-    assert "give regularizer.sigma" in str(error.value)
+    assert "regularizer.sigma=" in str(error.value)
 
 
 def test_an_unknown_choice_lists_the_known_ones() -> None:

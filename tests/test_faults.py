@@ -106,6 +106,18 @@ def assert_says_what_to_give(status: int, err: str) -> None:
             ["--config-dir=.", "regularizer=bare"],
             "regularizer.default: must be given for regularizer = bare; a file of",
         ),
+        (["--config-dir=.", "regularizer=list"], "regularizer/list.yaml: must hold a mapping"),
+        (["--config-dir=.", "-m", "regularizer=none,list"], "regularizer/list.yaml: must hold a mapping"),
+        (["-m", "seed=range(0,1,0)"], "seed=range(0,1,0): has no values: range() arg 3 must not be zero. Remedy: "),
+        (["seed=${seed}"], "seed = ${seed}: this reference cannot be followed: Recursive"),
+        (["-m", "seed=${seed},1"], "seed = ${seed}: this reference cannot be followed: Recursive"),
+        (["seed=${oc.env:NOPE}"], "seed = ${oc.env:NOPE}: this reference cannot be followed: KeyError"),
+        (["seed=${nowhere}"], "seed: Interpolation key 'nowhere' not found. Remedy: give seed"),
+        (["arch.widths=[3,'${nowhere:}']"], "arch.widths.1 = ${nowhere:}: this reference cannot be followed: "),
+        (["store=${store}"], "store = ${store}: this reference cannot be followed: Recursive"),
+        (["-m", "store=${store}"], "store: this reference cannot be followed: Recursive"),
+        (["store=~/st"], "store=~/st: a ~ must be quoted. Remedy: "),
+        (["store=a!b"], "Remedy: quote text that"),
         (["--config-dir=/nowhere"], "Additional config directory '/nowhere' not found"),
     ],
 )
@@ -113,7 +125,10 @@ def test_a_script_tells_a_slip_in_hydras_phases(overrides: list[str], words: str
     (folder / "regularizer").mkdir()
     (folder / "regularizer" / "tabs.yaml").write_text("name: tabs\n\tsigma: 1\n")
     (folder / "regularizer" / "bare.yaml").write_text("name: bare\ncdt: 0.1\n")
-    done = run_script("train.py", *overrides, *TINY, cwd=folder)
+    (folder / "regularizer" / "list.yaml").write_text("- 1\n- 2\n")
+    given = [override.partition("=")[0] for override in overrides]
+    others = [override for override in TINY if override.partition("=")[0] not in given]
+    done = run_script("train.py", *overrides, *others, cwd=folder)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
