@@ -164,7 +164,8 @@ def test_noise_in_the_jacobians_input_touches_nothing_but_the_penalty() -> None:
             {"strengths": {"weight_noise": 0.1}, "reading": {"weight_noise_draw": "sample"}},
             "weight_noise_draw = sample: must be batch for arch.name = cnn",
         ),
-        ("fc", {"strengths": {"label_smoothing": 1.0}}, r"label_smoothing = 1.0: must be a number in \[0, 0.9\)"),
+        ("fc", {"strengths": {"label_smoothing": 1.0}}, r"label_smoothing = 1.0: must be a number in \[0, 1\)"),
+        ("fc", {"strengths": {"label_smoothing": 0.95}}, r"label_smoothing = 0.95: must be a number in \[0, 0.9\)"),
     ],
 )
 def test_impossible_penalties_are_named_with_what_is_allowed(arch: str, changes: dict[str, Any], message: str) -> None:

@@ -60,8 +60,9 @@ def test_a_kill_while_drawing_leaves_the_old_folder_or_the_new_one(
     folder = tmp_path / "fig2"
     written(folder, "old")
     process = subprocess.Popen(
-        [sys.executable, "-c", DRAWS, str(folder), "new"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+        [sys.executable, "-c", DRAWS, str(folder), "new"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 # a run in the background ignores it
+    )  # fmt: skip
     assert process.stdout is not None
     for _ in range(lines):
         process.stdout.readline()
